@@ -29,6 +29,7 @@ from tests.crash.set_clock import QUICK_RESTARTS
 from tests.crash.test_chaos import CLIENTS, CONFIGURATION, QUIET, SEED, Chaos, chaos
 from tests.support.forked import children_of
 from tests.support.long_runs import LONG
+from tests.support.loops import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,15 +64,18 @@ class Workers(Chaos):
         """Whose files a process has open: none, if it has not got that far."""
         queue = self.folder / "state" / "mail"
         files = set[Path]()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for each in Path(f"/proc/{pid}/fd").iterdir():
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     files.add(each.readlink())
         return [shard for shard in range(WORKERS) if shard_location(queue, shard) / FILE in files]
 
     def kill_at_once(self, *pids: int) -> None:
         """They stand still first, and so open nothing more."""
         _signal(pids, signal.SIGSTOP)
+        for pid in pids:
+            while state_of(pid) not in "TZX":
+                time.sleep(0.001)
         with self.ledger.killing(*{shard for pid in pids for shard in self.shards_of(pid)}):
             _signal(pids, signal.SIGKILL)
 

@@ -31,6 +31,14 @@ async def eventually(fact: Callable[[], object]) -> None:
     raise AssertionError("it never happened")
 
 
+def state_of(pid: int) -> str:
+    """Of a process, as /proc tells it: T is stopped (some time after it was told to), X is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it ended between the opening and the reading
+        return "X"
+
+
 def open_sockets() -> set[str]:
     """The sockets of this process; other descriptors come and go (libuv keeps a spare one)."""
     folder = Path("/proc/self/fd")

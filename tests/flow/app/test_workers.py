@@ -48,7 +48,7 @@ from tests.flow.app.test_run import configuration
 from tests.support.forked import forked, run_worker
 from tests.support.long_runs import LONG
 from tests.support.loopback import free_port
-from tests.support.loops import eventually
+from tests.support.loops import eventually, state_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -107,14 +107,6 @@ async def greeting(port: int) -> str:
     writer.close()
     await writer.wait_closed()
     return line.decode()
-
-
-def state_of(pid: int) -> str:
-    """As /proc tells it: T is stopped, X is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "X"
 
 
 def is_alive(pid: int) -> bool:

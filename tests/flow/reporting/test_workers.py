@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.reporting.store import FILE
 from tests.flow.reporting.worker import DOMAINS
+from tests.support.loops import eventually, state_of
 from tests.unit.reporting.world import days_in
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ async def stand_still(worker: Process, folder: Path) -> None:
     with closing(sqlite3.connect(folder / FILE, timeout=0, isolation_level=None)) as connection:
         while True:
             worker.send_signal(signal.SIGSTOP)
+            await eventually(lambda: state_of(worker.pid) == "T")
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:
