@@ -39,7 +39,7 @@ MAX_WAITING: Final = 50  # logins that wait for them: a few seconds
 UNAVAILABLE: Final = Reply.make(454, "4.7.0", "Authentication is not possible now, try again later")  # RFC 4954 4
 
 # RFC 9106 4, second recommendation.
-_HASHER: Final = argon2.PasswordHasher(time_cost=3, memory_cost=65536, parallelism=4)
+HASHER: Final = argon2.PasswordHasher(time_cost=3, memory_cost=65536, parallelism=4)
 
 
 class PasswordFileError(ConfigError):
@@ -63,7 +63,7 @@ def parse_passwords(text: str, where: str) -> dict[str, str]:
 
 def hash_password(password: str) -> str:
     """The text that is kept of a password; slow on purpose."""
-    return _HASHER.hash(composed(password))
+    return HASHER.hash(composed(password))
 
 
 def is_right(hashed: str, password: str) -> bool:
@@ -74,7 +74,7 @@ def is_right(hashed: str, password: str) -> bool:
 
 def _fits(hashed: str, password: str) -> bool:
     try:
-        return _HASHER.verify(hashed, password.encode("utf-8", "surrogateescape"))
+        return HASHER.verify(hashed, password.encode("utf-8", "surrogateescape"))
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         return False
 

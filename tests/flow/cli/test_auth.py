@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     # For speed alone: how much work a hash is must not be for others to choose.
-    monkeypatch.setattr(auth, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr(auth, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
 def run(*arguments: str, given: str | bytes = "") -> tuple[object, str]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from mailrider.app.check.local import _allows, check_readable, may_read
+from mailrider.app.check.local import check_readable, may_read
 from mailrider.config import loads
 from mailrider.config.configuration import Configuration
 
-READ = stat.S_IROTH
 USER, OTHER, GROUP = 990, 991, 992
 
 
@@ -32,9 +30,14 @@ def state(mode: int, user: int = USER, group: int = GROUP) -> os.stat_result:
         (0o440, OTHER, [], False),
     ],
 )
-def test_who_may_read(mode: int, user: int, groups: list[int], allowed: bool) -> None:
+def test_who_may_read(
+    mode: int, user: int, groups: list[int], allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
     # Only root could make files of all these owners, and root may read them all.
-    assert _allows(state(mode), user, groups, READ) == allowed
+    monkeypatch.setattr(Path, "stat", lambda path, **_: state(mode if path == file else 0o755))
+    assert may_read(file, user, groups) == allowed
 
 
 def test_what_is_not_there_is_another_finding(tmp_path: Path) -> None:
