@@ -69,6 +69,8 @@ from mailrider.model.event import LimitReached as LimitReached
 from mailrider.model.event import LimitsUncounted as LimitsUncounted
 from mailrider.model.event import LookupDidFail as LookupDidFail
 from mailrider.model.event import NothingEnforced as NothingEnforced
+from mailrider.model.event import OwnLoginAccepted as OwnLoginAccepted
+from mailrider.model.event import OwnLoginRefused as OwnLoginRefused
 from mailrider.model.event import RecipientSettled as RecipientSettled
 from mailrider.model.event import RootKeysMissing as RootKeysMissing
 from mailrider.model.event import SecurityUnavailable as SecurityUnavailable

@@ -16,7 +16,9 @@ from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.delivery.message import MessageDelivery
 from mailrider.delivery.mx import HostNotFound, LateAddresses, find_host
+from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.event import OwnLoginAccepted, OwnLoginRefused
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel, strictest
@@ -59,18 +61,33 @@ class AuthenticatingConnector(Connector):
     """A connector that logs in, once the judge has said that this is the server that may have the password."""
 
     credentials: Credentials | None = None
+    _is_refused = False
 
     async def open(self, call: ConnectRequest) -> Session:
         """See `Connector.open`."""
         session = await super().open(call)
         try:
             if self.credentials is not None and self.judge(call, session).refusal is None:
-                await session.authenticate(self.credentials)
+                await self._log_in(session, self.credentials)
         except BaseException:
             # Cancelled, refused, a bug: nobody else knows of this connection yet.
             session.abort()
             raise
         return session
+
+    async def _log_in(self, session: Session, credentials: Credentials) -> None:
+        """Log in. That it is refused for good is told once, until it works: the mistake is ours, and all mail waits."""
+        try:
+            await session.authenticate(credentials)
+        except Unusable as error:
+            is_final = error.refusal is not None and error.refusal.is_permanent
+            if (is_final or isinstance(error.__cause__, InvalidValue)) and not self._is_refused:
+                self._is_refused = True
+                self._emit(OwnLoginRefused(session.peer.name, credentials.user, error.reply.text))
+            raise
+        if self._is_refused:
+            self._is_refused = False
+            self._emit(OwnLoginAccepted(session.peer.name, credentials.user))
 
 
 @dataclass(frozen=True, slots=True)

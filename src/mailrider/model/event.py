@@ -212,6 +212,26 @@ class TestingPolicyMissed(Event):
 
 
 @value
+class OwnLoginRefused(Event):
+    """A server that we are told to use refuses our user or password, or the ways in which we can log in; told once,
+    until it is `OwnLoginAccepted`."""
+
+    level: ClassVar[EventLevel] = ERROR
+    mx: str
+    user: str
+    reason: str
+    advice: str = "all mail of this target waits: mend its `auth` (user, password), reload, and try mailrider check"
+
+
+@value
+class OwnLoginAccepted(Event):
+    """It is accepted again."""
+
+    mx: str
+    user: str
+
+
+@value
 class FellBackToClear(Event):
     """TLS failed or was refused, nothing demands it, and the message goes in clear (RFC 7435)."""
 

@@ -17,8 +17,8 @@ from mailrider.dns.settings import DNSSettings
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
-from mailrider.lab.mx_script import MXTLS, MXScript, Stage, TLSFault
-from mailrider.model.event import ConnectionClosed, discard
+from mailrider.lab.mx_script import MXTLS, Close, MXScript, Stage, TLSFault
+from mailrider.model.event import ConnectionClosed, OwnLoginAccepted, OwnLoginRefused, discard
 from mailrider.model.outcome import Deferred
 from mailrider.net.settings import TLSClientSettings
 from mailrider.smtp.capabilities import Capabilities
@@ -176,6 +176,38 @@ async def test_a_refused_login_defers_since_it_is_our_mistake(tmp_path: Path) ->
         assert server.accepted == 0
     assert (outcome.reply.code, str(outcome.reply.enhanced)) == (451, "4.7.0")
     assert outcome.reply.text == "AUTH failed: smart.test said: 535 5.7.8 Wrong password"
+
+
+async def test_a_refused_login_is_told_once_as_an_error_and_that_it_is_accepted_again(tmp_path: Path) -> None:
+    script = MXScript(tls=TLS, offer=LOGIN, replies={Stage.AUTH: "535 5.7.8 Wrong password"})
+    events: list[Event] = []
+    async with smarthost(script, tmp_path, auth="plain user wrong", emit=events.append) as (server, send):
+        await send("x@a.test")
+        await send("x@a.test")
+        server.script = replace(script, replies={Stage.AUTH: "235 2.7.0 Welcome"})
+        assert statuses(await send("x@a.test")) == ["delivered"]
+    told = [each for each in events if isinstance(each, OwnLoginRefused | OwnLoginAccepted)]
+    reason = "AUTH failed: smart.test said: 535 5.7.8 Wrong password"
+    assert told == [OwnLoginRefused("smart.test", "user", reason), OwnLoginAccepted("smart.test", "user")]
+    assert told[0].level == "error"
+
+
+@pytest.mark.parametrize(
+    ("offer", "reply", "is_ours"),
+    [
+        pytest.param(LOGIN, "454 4.7.0 Temporary authentication failure", False, id="for now"),
+        pytest.param(LOGIN, Close(), False, id="the connection is lost"),
+        pytest.param(Capabilities(), "503 5.5.1 No", True, id="nothing offered that we have"),
+    ],
+)
+async def test_what_is_no_mistake_of_ours_is_not_told_as_one(
+    tmp_path: Path, offer: Capabilities, reply: Any, is_ours: bool
+) -> None:
+    events: list[Event] = []
+    script = MXScript(tls=TLS, offer=offer, replies={Stage.AUTH: reply})
+    async with smarthost(script, tmp_path, auth="plain user secret", emit=events.append) as (_, send):
+        assert statuses(await send("x@a.test")) == ["deferred"]
+    assert any(isinstance(each, OwnLoginRefused) for each in events) is is_ours
 
 
 # https://github.com/cakephp/cakephp/pull/14639; RFC 4954 6
