@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 MAX_LINE = 2048
 # Sendmail's help is the longest known reply with some 30 lines; an endless one must end somewhere.
 MAX_LINES = 100
-# The same behind the end of a message: what is not believed there is delivered again.
+# The same behind the end of a message: what is not believed there is delivered again. The text beyond is dropped.
 MAX_FINAL_LINES = 1000
 # Octets of several lines whose meaning is remembered: servers say the same to everybody, EHLO's reply has some 300.
 MAX_REMEMBERED = 1024
@@ -184,12 +184,12 @@ class ReplyParser:
                 raise ReplyViolation(f"reply changes its code from {self._code} to {code}: {_words(line)}")
             self.is_irregular = True
         self._code = code
-        self._lines.append(text)
+        self._lines.append(text if len(self._lines) < MAX_LINES else "")
         if not is_last:
             if len(self._lines) >= MAX_LINES:
                 self._bear_many_lines(line)
             return None
-        lines, self._lines = tuple(self._lines), []
+        lines, self._lines = tuple(self._lines[:MAX_LINES]), []
         return Reply.from_lines(code, lines)
 
     def _bear_many_lines(self, line: bytes) -> None:
