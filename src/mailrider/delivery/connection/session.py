@@ -133,11 +133,8 @@ class Session:
         seconds = _envelope_time(rules, len(transaction.recipients))
         heard, began = talk.bytes_received, talk.monotonic()
         try:
-            # The server may have taken its leave just before: that is no bug of ours, and no answer.
             if talk.error is not None or talk.has_answers:
-                _hand_over(transaction, talk.take_answers())
-                if talk.error is not None:
-                    raise talk.error
+                self._hear_farewell(transaction)
             while (step := transaction.next()) is not None:
                 said.append(step)
                 if isinstance(step, SendCommands):
@@ -170,6 +167,12 @@ class Session:
             talk.channel.abort()
             raise
         return None
+
+    def _hear_farewell(self, transaction: Transaction) -> None:
+        """The server has taken its leave just before the transaction: that is no bug of ours, and no answer."""
+        _hand_over(transaction, self._talk.take_answers())
+        if self._talk.error is not None:
+            raise self._talk.error
 
     def _end(self, transaction: Transaction, error: BaseException, heard: int) -> OutOfStep | None:
         """The connection ended in the middle, by `error`: complete replies that were read before count.
