@@ -1,4 +1,4 @@
-"""Where the MTA-STS policy of a domain comes from: discovery, cache, refresh (RFC 8461 3, 5.1, 10.2).
+"""Where the MTA-STS policy of a domain comes from: discovery, cache, fetch (RFC 8461 3, 5.1, 10.2).
 
 `PolicySource.lookup` gives the policy in force for a domain, with the evidence. The rules, in one place:
 
@@ -7,8 +7,7 @@
 - A new id means a fetch. A fetch that fails leaves an unexpired policy in force, and is not repeated for 5 minutes.
 - No record, a malformed one, or no answer from DNS: an unexpired policy stays in force; without one the domain is
   treated as one that has none (RFC 8461 3.3), and an event says so.
-- Every cached policy is fetched again about daily, or twice in its lifetime if that is shorter, whatever the record
-  says and whether or not there is mail: only that way does a policy outlive an attacker who hides the record.
+- Every cached policy is fetched again in the background, whatever the record says (`policy.sts.refresh`).
 - A hundred lookups at once cause one fetch, and cancelling one of them disturbs nobody.
 - The workers of a daemon tell each other of fetches that failed: for 5 minutes none of them repeats it.
 
@@ -47,15 +46,14 @@ from mailrider.policy.holding_map import NOT_HELD, HoldingMap
 from mailrider.policy.sts.cache import MAX_MEMORY, CachedPolicy, PolicyStore, age_at, is_from_future
 from mailrider.policy.sts.events import (
     CacheFault,
-    PolicyExpired,
     PolicyFetched,
     PolicyFetchFailed,
     PolicyLinesIgnored,
     RecordLookupFailed,
     RecordUnusable,
-    RefreshCrashed,
 )
 from mailrider.policy.sts.lookup import Known, Origin, PolicyLookup, is_news, must_fetch, policy_seen
+from mailrider.policy.sts.refresh import PolicyRefresh
 from mailrider.policy.sts.schedule import RefreshSchedule
 
 if TYPE_CHECKING:
@@ -76,10 +74,6 @@ FETCH_TIMEOUT = 60.0  # seconds: RFC 8461 3.3 suggests it
 SMALL_POLICY = 8192  # octets of a policy that is read at once
 RETRY_AFTER = 300.0  # seconds until a failed fetch is tried again: RFC 8461 3.3
 RELOAD_AFTER = 60.0  # seconds for which the store is not asked again; another process may have fetched meanwhile
-
-REFRESH_TICK = 600.0  # seconds between two looks at what is due
-REFRESH_WORKERS = 8  # background fetches at once; a slow policy host holds up one of them
-REFRESH_START = (10.0, 60.0)  # seconds before the first look; a program that only sends one message never gets there
 
 
 class Fetcher(Protocol):
@@ -133,7 +127,8 @@ class PolicySource:
             failures.hear(self._hear_of_failure)
 
     async def __aenter__(self) -> Self:
-        self._refresher = asyncio.create_task(self._refresh_forever())
+        refresh = PolicyRefresh(self, self._store, self._schedule, self._clock, self._rng, self._emit)
+        self._refresher = asyncio.create_task(refresh.run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -175,7 +170,7 @@ class PolicySource:
         Once an attempt is enough; `since` is the `Clock.monotonic` reading at which the attempt began, and a policy
         that was fetched after that is not fetched again. Nor is one whose fetch failed less than 5 minutes ago.
         """
-        known = await self._load(domain)
+        known = await self.load(domain)
         now = self._clock.monotonic()
         held = known.in_force(now)
         if held is None:
@@ -183,7 +178,7 @@ class PolicySource:
         if since is not None and known.fetched >= since:
             return self._report(domain, known, self._cached_record(domain))
         record = self._cached_record(domain)
-        fetched = await self._fetch_once(domain, record.id if isinstance(record, STSRecord) else held.id)
+        fetched = await self.fetch_once(domain, record.id if isinstance(record, STSRecord) else held.id)
         return self._report(domain, self._known_of(domain), record, fetched)
 
     # --- Discovery ------------------------------------------------------------------------------
@@ -200,12 +195,12 @@ class PolicySource:
             raise ShuttingDown("the MTA-STS policies were closed while one was looked up") from error
 
     async def _discover(self, domain: Domain, *, ask_again: bool) -> PolicyLookup:
-        known = await self._load(domain)
+        known = await self.load(domain)
         record = await self._lookup_record(domain, known, ask_again=ask_again)
         self._judge_record(domain, known, record)
         fetched = None
         if isinstance(record, STSRecord) and must_fetch(record, known.in_force(self._clock.monotonic())):
-            fetched = await self._fetch_once(domain, record.id)
+            fetched = await self.fetch_once(domain, record.id)
         return self._report(domain, self._known_of(domain), record, fetched)
 
     async def _lookup_record(self, domain: Domain, known: Known, *, ask_again: bool) -> STSRecord | NoRecord | None:
@@ -271,7 +266,7 @@ class PolicySource:
 
     # --- Fetch ----------------------------------------------------------------------------------
 
-    async def _fetch_once(self, domain: Domain, policy_id: str) -> CachedPolicy | None:
+    async def fetch_once(self, domain: Domain, policy_id: str) -> CachedPolicy | None:
         """The policy, fetched now by us or by somebody who is at it; None if that failed, now or lately."""
         if self._clock.monotonic() < self._known_of(domain).fetch_again:
             return None
@@ -294,7 +289,7 @@ class PolicySource:
         if policy.ignored:
             self._emit(PolicyLinesIgnored(domain, "; ".join(policy.ignored)))
         await self._store.save(entry)
-        self._plan(domain, known, entry)
+        self.plan(domain, known, entry)
         return entry
 
     async def _fetch_policy(self, domain: Domain) -> STSPolicy:
@@ -336,7 +331,7 @@ class PolicySource:
         self._known.put(domain, known, weight, known.expires if demands else NOT_HELD)
         return known
 
-    async def _load(self, domain: Domain, *, ask_store: bool = False) -> Known:
+    async def load(self, domain: Domain, *, ask_store: bool = False) -> Known:
         """What we know of the domain, the store included if it has not been asked lately."""
         known = self._known_of(domain)
         if not ask_store and self._clock.monotonic() - known.loaded <= RELOAD_AFTER:
@@ -362,73 +357,12 @@ class PolicySource:
         if known.fetched >= known.fetch_again - RETRY_AFTER:  # another process fetched it after we had failed
             known.fetch_again, known.fetch_problem = float("-inf"), None
         self._remember(entry.domain, known)
-        self._plan(entry.domain, known, entry)
+        self.plan(entry.domain, known, entry)
 
-    # --- Background refresh ---------------------------------------------------------------------
-
-    async def _refresh_forever(self) -> None:
-        await self._clock.sleep(self._rng.uniform(*REFRESH_START))
-        while True:
-            try:
-                await self._learn_stored()
-                await self._refresh_due()
-            except Exception as error:  # a bug must not end the refreshing of all policies
-                self._emit(RefreshCrashed(None, error))
-            await self._clock.sleep(REFRESH_TICK)
-
-    async def _learn_stored(self) -> None:
-        """Take in what a process before us, or beside us, has left in the store."""
-        for domain in self._schedule.align(await self._store.domains()):
-            known = await self._load(domain, ask_store=True)
-            now = self._clock.monotonic()
-            if known.entry is not None and not known.is_removed:
-                self._plan(domain, known, known.entry)
-            else:  # a file that can be neither read nor removed
-                self._schedule.plan_retry(domain, now)
-
-    def _plan(self, domain: Domain, known: Known, entry: CachedPolicy) -> None:
+    def plan(self, domain: Domain, known: Known, entry: CachedPolicy) -> None:
+        """Plan when the policy is fetched again."""
         now = self._clock.monotonic()
         self._schedule.plan(domain, entry.policy, fetched=known.fetched, expires=known.expires, now=now)
-
-    async def _refresh_due(self) -> None:
-        now = self._clock.monotonic()
-        due = self._schedule.take_due(now)
-
-        async def work() -> None:
-            # Whoever is left, if many hosts were slow, stays due beside those whose turn has come meanwhile.
-            while due and self._clock.monotonic() < now + REFRESH_TICK:
-                await self._refresh(due.pop())
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(REFRESH_WORKERS, len(due))):
-                group.create_task(work())
-
-    async def _refresh(self, domain: Domain) -> None:
-        try:
-            await self._refresh_or_remove(domain)
-        except Exception as error:  # as above: the other domains go on
-            self._emit(RefreshCrashed(domain, error))
-            self._schedule.plan_retry(domain, self._clock.monotonic())
-
-    async def _refresh_or_remove(self, domain: Domain) -> None:
-        known = await self._load(domain, ask_store=True)
-        now = self._clock.monotonic()
-        if not self._schedule.is_due(domain, now):  # another process has fetched it
-            return
-        held = known.in_force(now)
-        if held is None:
-            await self._remove_expired(domain, known)
-        elif await self._fetch_once(domain, held.id) is None:
-            self._schedule.plan_retry(domain, self._clock.monotonic())
-
-    async def _remove_expired(self, domain: Domain, known: Known) -> None:
-        self._schedule.forget(domain)
-        if known.entry is None:
-            return
-        if not known.is_removed:
-            known.is_removed = True
-            self._emit(PolicyExpired(domain, known.entry.policy.mode, known.entry.fetched))
-        await self._store.discard(known.entry)
 
 
 def _fetch_problem(error: FetchFailed | MalformedPolicy | InvalidValue) -> TLSProblem:

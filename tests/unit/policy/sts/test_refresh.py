@@ -12,7 +12,8 @@ import pytest
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import STSMode
 from mailrider.policy.sts.events import PolicyExpired, PolicyFetched, PolicyFetchFailed, RefreshCrashed
-from mailrider.policy.sts.source import FETCH_TIMEOUT, REFRESH_START, REFRESH_WORKERS
+from mailrider.policy.sts.refresh import REFRESH_START, REFRESH_WORKERS
+from mailrider.policy.sts.source import FETCH_TIMEOUT
 from tests.unit.policy.sts.sts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
 
 if TYPE_CHECKING:
