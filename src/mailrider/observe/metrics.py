@@ -26,7 +26,7 @@ from mailrider.reporting.event import TLSReportSettled
 from mailrider.tlsrpt.findings import refusal_findings, session_findings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from mailrider.model.event import Emit, Event
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mailrider.queue.message import Stats
     from mailrider.tlsrpt.report import SessionFinding
 
+_GRAVE: Final = (event.WARNING, event.ERROR)
 _LEVELS: Final = ("mx_level", "tls_level", "authenticated_by")
 
 # What is counted, by name: what it is, and its labels.
@@ -156,9 +157,10 @@ class _TotalOf(Collector):
 
 
 class _EventCounter(Collector):
-    """All events, by the names that they have in the log."""
+    """All events, by the names that they have in the log. Those that want attention are there before the first one:
+    Prometheus sees no increase where a series begins with 1."""
 
-    def __init__(self, happened: Mapping[type[Event], int], named: Mapping[str, int]) -> None:
+    def __init__(self, happened: dict[type[Event], int], named: dict[str, int]) -> None:
         self._happened = happened
         self._named = named
 
@@ -166,12 +168,19 @@ class _EventCounter(Collector):
         """See `prometheus_client.registry.Collector`."""
         about = "What happened, by the name that it has in the log"
         family = CounterMetricFamily("mailrider_events", about, labels=["event"])
-        for kind, times in self._happened.items():
-            if not _says_what_happened(kind):
-                family.add_metric([kind.kind_name()], times)
-        for name, times in self._named.items():
+        expected = {kind.kind_name(): 0 for kind in _below(event.Event) if kind.level in _GRAVE}
+        expected[event.ServerTrustChanged("", False, "").log_name] = 0
+        counted = {kind.kind_name(): times for kind, times in self._happened.items() if not _says_what_happened(kind)}
+        for name, times in (expected | counted | self._named).items():
             family.add_metric([name], times)
         yield family
+
+
+def _below(kind: type[Event]) -> Iterator[type[Event]]:
+    """All kinds of events that somebody may emit."""
+    for below in kind.__subclasses__():
+        yield below
+        yield from _below(below)
 
 
 class Metrics:

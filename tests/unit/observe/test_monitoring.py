@@ -37,6 +37,15 @@ def test_rules_and_dashboard_ask_for_what_is_shown() -> None:
     assert len({panel["id"] for panel in BOARD["panels"]}) == len(BOARD["panels"])
 
 
+def test_events_that_rules_ask_for_are_there_before_the_first_one() -> None:
+    """`increase` finds none where a series begins with 1."""
+    names = {each for found in re.findall(r'event=~?"([^"]+)"', RULES) for each in found.split("|")}
+    assert len(names) > 5
+    shown_at_first = Metrics().registry
+    times = {name: shown_at_first.get_sample_value("mailrider_events_total", {"event": name}) for name in names}
+    assert times == dict.fromkeys(names, 0.0)
+
+
 @pytest.mark.parametrize("journal", [False, True])
 def test_the_filter_finds_the_client_whatever_it_calls_itself(*, journal: bool) -> None:
     text = FILTER.read_text()
