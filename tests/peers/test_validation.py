@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,7 +243,9 @@ async def test_a_server_that_turns_bad_later_turns_nothing_off(
         async with resolver(
             root, liar.address, events, validate="yes", timeout=1 if change is silent else 30, attempts=3
         ) as ours:
-            assert await status(ours, "rsa.test", "MX") == SECURE
+            while (found := await status(ours, "rsa.test", "MX")) == "time-out":
+                pass  # a busy machine
+            assert found == SECURE
             liar.change = change
             assert await status(ours, name, "A") in (expected, "time-out")
             assert ours.validates
@@ -379,7 +381,7 @@ async def test_mail_is_delivered_with_dane_and_what_is_bogus_waits(
 async def test_a_reload_opens_another_context_and_turns_nothing_off(root: Hierarchy, tmp_path: Path) -> None:
     with start_liar(root.forwarder, honest, address="127.0.0.11") as liar:
         file = tmp_path / "mailrider.conf"
-        dns = f"dns {{\n server {liar.address}\n validate auto\n timeout 1s\n trust_anchor {root.anchor}\n}}\n"
+        dns = f"dns {{\n server {liar.address}\n validate auto\n timeout 10s\n trust_anchor {root.anchor}\n}}\n"
         file.write_text(f"hostname client.test\nstate_dir {tmp_path}\nruntime_dir {tmp_path}\n{dns}{QUEUE}")
         async with running_daemon(file) as daemon:
             while not any("dnssec_validation_works" in line for line in daemon.lines):
@@ -402,7 +404,7 @@ async def test_a_reload_opens_another_context_and_turns_nothing_off(root: Hierar
 @pytest.mark.timeout(300)
 async def test_killed_and_started_again_a_hundred_times_it_leaves_nothing_behind(root: Hierarchy) -> None:
     program = Path(__file__).with_name("lookups.py")
-    before = set(Path("/dev/shm").iterdir()), set(Path("/tmp").glob("*unbound*"))
+    before = _files_of_the_library()
     for _ in range(100):
         process = await asyncio.create_subprocess_exec(
             sys.executable, program, root.forwarder, str(root.anchor), stdout=asyncio.subprocess.PIPE
@@ -411,16 +413,21 @@ async def test_killed_and_started_again_a_hundred_times_it_leaves_nothing_behind
         assert await process.stdout.readline() == b"secure\n"
         process.kill()
         await process.wait()
-    assert (set(Path("/dev/shm").iterdir()), set(Path("/tmp").glob("*unbound*"))) == before
+    assert _files_of_the_library() <= before
     command = f"{program} {root.forwarder}"
-    processes = (path.read_bytes().replace(b"\0", b" ").decode() for path in _command_lines())
-    assert not [line for line in processes if command in line]
+    assert not [line for line in _command_lines() if command in line]
 
 
-def _command_lines() -> Iterator[Path]:
+def _files_of_the_library() -> set[Path]:
+    """Those that others have there, and may take away at any time, have other names."""
+    return {*Path("/dev/shm").glob("*unbound*"), *Path("/tmp").glob("*unbound*")}
+
+
+def _command_lines() -> Iterator[str]:
+    """Of all processes; any of them may end meanwhile."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        if path.exists():
-            yield path
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def test_a_forked_child_leaves_the_library_alone(root: Hierarchy) -> None:

@@ -63,7 +63,7 @@ def run_clean(loop: str, scenario: Coroutine[Any, Any, None]) -> None:
             await asyncio.sleep(0)
         gc.collect()
         assert asyncio.all_tasks() == {asyncio.current_task()}, "tasks are left"
-        assert open_sockets() == before, "sockets are left"
+        assert open_sockets() <= before, "sockets are left"  # what others have left may be closed meanwhile
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(counted())
