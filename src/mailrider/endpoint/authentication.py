@@ -50,7 +50,7 @@ WRONG_LOGIN: Final = 2.0  # seconds that a wrong password waits for its reply: g
 _LOGGED_IN: Final = Reply.make(235, "2.7.0", "Welcome")
 _WRONG: Final = Reply.make(535, "5.7.8", "Wrong user name or password")
 _TOO_MANY_LOGINS: Final = Reply.make(421, "4.7.0", "Too many wrong passwords; good bye")
-_MALFORMED: Final = Reply.make(501, "5.5.2", "That is no right response")
+_MALFORMED: Final = Reply.make(501, "5.5.2", "This is not a valid response to AUTH")
 
 
 class Authentication:

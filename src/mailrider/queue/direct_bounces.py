@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mailrider.queue.message import NewMessage
     from mailrider.smtp.content import Content
 
-PASSED_ON: Final = Reply.make(250, "2.0.0", "It went on to those whom this address stands for")
+PASSED_ON: Final = Reply.make(250, "2.0.0", "It was passed on to the addresses that this alias stands for")
 
 
 class DirectBounces:
@@ -42,7 +42,7 @@ class DirectBounces:
         return sender.mailbox is not None and self._bounces.may_tell(sender.mailbox)
 
     async def of_failed(self, envelope: Envelope, content: Content, reply: Reply) -> tuple[NewMessage, ...]:
-        """That these recipients do not get it."""
+        """A notification that these recipients do not get the message."""
         now = self._clock.now()
         job = self._job(envelope, content, now)
         report = AttemptReport(tuple(Failed(each, reply) for each in envelope.recipients))
@@ -50,7 +50,7 @@ class DirectBounces:
         return await self._bounces.write(job, decision.notified, content, now, shift_of(self._clock))
 
     async def of_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> tuple[NewMessage, ...]:
-        """That it went on to those whom its recipients stand for; see `DeliveryQueue.tell_passed_on`."""
+        """A notification that the message was passed on by aliases; see `DeliveryQueue.tell_passed_on`."""
         now = self._clock.now()
         action = NotifiedAction.DELIVERED if to_list else NotifiedAction.EXPANDED
         told = tuple(Told(each, action, Delivered(each, PASSED_ON), now) for each in envelope.recipients)

@@ -281,7 +281,7 @@ class DeliveryQueue:
         return True
 
     async def tell_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> None:
-        """Notify the sender that the message went on to those whom its recipients stand for (RFC 3461 5.2.7).
+        """Notify the sender that the message was passed on to the addresses of an alias (RFC 3461 5.2.7).
 
         `to_list`: failures there are not the sender's business any more. Raises `StoreUnavailable`.
         """

@@ -75,7 +75,7 @@ async def _check_key(subject: str, key: SignatureKey, resolver: Resolver) -> lis
     found = await lookup_published(resolver, key, loaded)
     if found.fault:
         record = dns_record(key.domain, key.selector, loaded)
-        findings.append(error(subject, f"{name}: {found.fault}: receivers call our signatures wrong", record))
+        findings.append(error(subject, f"{name}: {found.fault}: receivers find our signatures wrong", record))
     elif found.unknown:
         findings.append(warning(subject, f"whether {name} is right is not known: {found.unknown}"))
     else:

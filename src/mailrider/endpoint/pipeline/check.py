@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 INLINE: Final = 16 * 1024  # octets of a header that is looked at on the event loop: about a millisecond
 
 REFUSED: Final = Reply.make(550, "5.7.1", "The message was refused by a check")
-QUARANTINED: Final = Reply.make(550, "5.7.0", "A check holds the message to be harmful: it is not sent on")
+QUARANTINED: Final = Reply.make(550, "5.7.0", "A check found the message harmful: it is not sent on")
 NOT_NOW: Final = Reply.make(451, "4.7.1", "The message cannot be accepted now, try again later")
 
 
