@@ -51,6 +51,8 @@ def examine_instance(owner: Instance[Settings]) -> None:
     steps: list[Callable[[], None]] = []
     if isinstance(owner.settings, EndpointSettings):
         steps.append(partial(try_endpoint, owner.settings))
+        if owner.settings.spool is not None:
+            steps.append(partial(_refuse_impossible_directory, "spool", owner.settings.spool))
     steps += [partial(_examine_target, settings, owner) for settings in targets_within(owner.settings)]
     with placed(owner):
         do_all(steps)
@@ -136,11 +138,14 @@ def _refuse_impossible_cache(auth: MXAuth) -> None:
     """The cache of MTA-STS policies: a directory, or a place where one can be made."""
     if auth.mtasts is None or auth.mtasts.cache is not STSCache.FS:
         return
-    directory = auth.mtasts.fs_dir or default_state_dir() / "mtasts_cache"
+    _refuse_impossible_directory("fs_dir", auth.mtasts.fs_dir or default_state_dir() / "mtasts_cache")
+
+
+def _refuse_impossible_directory(directive: str, directory: Path) -> None:
     obstacle = _no_directory(directory)
     if obstacle is not None:
         what = "" if obstacle == directory else f": {obstacle}"
-        raise ConfigError(f"fs_dir {directory}: expected a directory, and there is something else{what}")
+        raise ConfigError(f"{directive} {directory}: expected a directory, and there is something else{what}")
 
 
 def _no_directory(path: Path) -> Path | None:

@@ -60,6 +60,21 @@ submission tcp://127.0.0.1:1587 {{
     ]
 
 
+def test_a_spool_that_cannot_be_a_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    text = f"""hostname mx.example.org
+target.remote out {{
+    mx_auth off
+}}
+submission tcp://127.0.0.1:1587 {{
+    spool {tmp_path}/file/spool
+    deliver_to &out
+}}
+"""
+    other = f"expected a directory, and there is something else: {tmp_path}/file"
+    assert told(tmp_path, text) == [f"5: spool {tmp_path}/file/spool: {other}"]
+
+
 def test_what_only_this_machine_lacks_is_told_when_the_file_is_right(tmp_path: Path) -> None:
     elsewhere = "target.remote a {\n    mx_auth off\n    local_ip 192.0.2.1\n}\n"
     broken = f"target.remote b {{\n    mx_auth off\n    tls_client {{ root_ca {tmp_path}/absent }}\n}}\n"
