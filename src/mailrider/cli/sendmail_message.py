@@ -17,7 +17,7 @@ from mailrider.header.mailboxes import compose_folded, mailbox
 from mailrider.smtp.content import Content
 from mailrider.smtp.mend_header import mend_header
 
-_DOT_LINE = re.compile(rb"^\.\r?\n", re.MULTILINE)
+_DOT_LINE = re.compile(rb"^\.\r?(?:\n|\Z)", re.MULTILINE)
 MAX_NAME: Final = 200  # characters of a person's name
 
 

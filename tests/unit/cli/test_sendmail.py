@@ -133,6 +133,12 @@ def test_what_is_less_than_a_message_is_made_one(octets: bytes, expected: bytes)
     assert b"".join(read_message(octets, dot_ends=True).chunks()) == expected
 
 
+@pytest.mark.parametrize("end", [b"", b"\r"])
+def test_a_lone_dot_ends_the_message_without_an_end_of_its_own_too(end: bytes) -> None:  # as with Postfix
+    assert b"".join(read_message(b"Subject: x\n\na\n." + end, dot_ends=True).chunks()) == b"Subject: x\r\n\r\na\r\n"
+    assert b"".join(read_message(b"Subject: x\n\na.", dot_ends=True).chunks()).endswith(b"\r\na.\r\n")
+
+
 def test_with_i_a_lone_dot_is_a_line_like_others() -> None:
     content = read_message(b"Subject: x\n\na\n.\nb\n", dot_ends=False)
     assert b"".join(content.chunks()) == b"Subject: x\r\n\r\na\r\n.\r\nb\r\n"
