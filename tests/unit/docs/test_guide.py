@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+from mailrider import events
 from mailrider.cli.main import cli
 from mailrider.config import loads
 from mailrider.errors import ConfigError
@@ -103,3 +104,23 @@ def test_there_is_something_to_test() -> None:
     assert len(COMMANDS) >= 15
     assert sum(1 for _ in rows("maddy")) >= 10
     assert sum(1 for _ in rows("postfix")) >= 20
+
+
+def events_of(heading: str) -> set[str]:
+    """The names in the first column of a table in the chapter for the night."""
+    table = GUIDE.partition("## At night")[2].partition(f"| {heading} |")[2].split("\n\n")[0]
+    return {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+
+
+def kinds(*levels: str) -> set[str]:
+    listed = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)]
+    return {kind.kind_name() for kind in listed if kind.level in levels}
+
+
+def test_the_chapter_for_the_night_has_each_error_and_nothing_else() -> None:
+    assert events_of("error") == kinds("error")
+
+
+def test_the_warnings_in_the_chapter_for_the_night_exist() -> None:
+    assert len(events_of("warning")) > 10
+    assert events_of("warning") - {"queue_deferred", "queue_failed"} <= kinds("warning")
