@@ -52,6 +52,9 @@ MAX_RECEIVED = 512 * 1024  # octets of one answer, whatever they are: header, ch
 MAX_FIELD = 64 * 1024  # octets of one header field: some hosts send a Content-Security-Policy of 34,000
 MAX_ANSWER = 4 * 1024  # octets that are read of the answer to a POST
 _CHUNK = 16 * 1024  # octets asked for at once
+# What a body can be packed in (RFC 9110 8.4.1, and what is registered besides).
+_USUAL_CODINGS = ("br", "compress", "deflate", "exi", "gzip", "zstd")
+_CODINGS = frozenset((*_USUAL_CODINGS, "aes128gcm", "dcb", "dcz", "pack200-gzip", "x-compress", "x-gzip"))
 
 
 class _HTTPSClient:
@@ -197,8 +200,9 @@ def _check_head(host: Domain, response: aiohttp.ClientResponse, max_size: int) -
     if media_type.lower() != "text/plain":
         detail = f"media type {clean_text(media_type)[:100]}, not text/plain"
         raise FetchFailed(host, FetchFailure.MEDIA_TYPE, detail)
-    encoding = response.headers.get("Content-Encoding", "identity").strip()
-    if encoding.lower() != "identity":
+    encoding = response.headers.get("Content-Encoding", "").strip()
+    # What is no coding changes no octet: of many a file in S3 the charset is told here.
+    if not _CODINGS.isdisjoint(encoding.lower().replace(",", " ").split()):
         detail = f"content encoding {clean_text(encoding)[:100]}, which was not asked for"
         raise FetchFailed(host, FetchFailure.ENCODING, detail)
     if (response.content_length or 0) > max_size:

@@ -85,6 +85,9 @@ FINE = {
     "a header field of 34,000 octets": PolicyHost(
         GOOD, content_type=f"text/plain\r\nContent-Security-Policy: {'x' * 34_000}"
     ),
+    # https://github.com/s3tools/s3cmd/pull/157, https://github.com/dondai44423/donsetch/issues/290
+    "a charset in the place of a coding": PolicyHost(GOOD, content_type="text/plain\r\nContent-Encoding: UTF-8"),
+    "an empty coding": PolicyHost(GOOD, content_type="text/plain\r\nContent-Encoding: "),
     "as large as allowed": PolicyHost(GOOD + b"x: ".ljust(MAX_POLICY_SIZE - len(GOOD) - 2, b"y") + b"\r\n"),
 }
 
@@ -142,6 +145,11 @@ FAULTS = {
     "endless, and mostly not body": (PolicyHost(fault=STSFault.PADDED), FetchFailure.PROTOCOL, "the exchange failed"),
     "endless header": (PolicyHost(fault=STSFault.ENDLESS_HEADER), FetchFailure.PROTOCOL, "the exchange failed"),
     "a bomb": (PolicyHost(fault=STSFault.COMPRESSED), FetchFailure.ENCODING, "content encoding gzip"),
+    "packed twice": (
+        PolicyHost(GOOD, content_type="text/plain\r\nContent-Encoding: identity, BR"),
+        FetchFailure.ENCODING,
+        "content encoding identity, BR",
+    ),
     "not HTTP": (PolicyHost(fault=STSFault.GARBAGE), FetchFailure.PROTOCOL, "the exchange failed: Bad status line$"),
     "closes instead of answering": (
         PolicyHost(fault=STSFault.CLOSE),
