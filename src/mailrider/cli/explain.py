@@ -44,7 +44,8 @@ def explain(
 ) -> int:
     """Show the delivery plan for DOMAIN (or an address of it), with its evidence.
 
-    Ends with 75 if an ordinary message would be deferred now, with 69 if it would fail.
+    Ends with 75 if an ordinary message would be deferred now, with 69 if it would fail. Servers are waited for as long
+    as a delivery would wait: for a greeting up to 5 minutes.
     """
     configuration = load(config)
     instance = choose_target(configuration, target, ["target.remote"])
