@@ -892,6 +892,24 @@ async def test_an_outcome_that_cannot_be_recorded_is_kept_and_nothing_is_deliver
     assert world.network.destinations() == ["example.net", "example.com"]
 
 
+async def test_nothing_is_begun_while_an_outcome_waits_to_be_recorded() -> None:
+    """Each of them might be delivered, and forgotten, too; though a place becomes free while it lasts."""
+    world = World(parallelism=1)
+    gate = world.network.gates["example.net"] = asyncio.Event()
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await submit(queue, "c@example.com")
+        await world.clock.advance(0)
+        world.shared.full = True
+        gate.set()
+        await world.clock.advance(3 * MINUTE)
+        assert world.network.destinations() == ["example.net"]
+        world.shared.full = False
+        await world.clock.advance(10)
+        assert world.network.destinations() == ["example.net", "example.com"]
+        assert world.left == []
+
+
 async def test_a_stop_lets_running_attempts_end() -> None:
     world = World()
     gate = world.network.gates["example.net"] = asyncio.Event()
