@@ -36,9 +36,9 @@ from mailrider.queue import fairness as fairness_module
 from mailrider.queue.attempt_notes import AttemptNotes, read_attempt_notes
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.fairness import BY_DOMAIN, jobs_of
-from mailrider.queue.housekeeping import HOUSEKEEPING
+from mailrider.queue.housekeeping import HOUSEKEEPING, TICK
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import EVERYTHING, Quota, RecipientState
+from mailrider.queue.message import EVERYTHING, LeasedJob, Quota, RecipientState
 from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Event
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.message import Claimed, DueDestination, LeasedJob, NewMessage
+    from mailrider.queue.message import Claimed, DueDestination, NewMessage
     from mailrider.queue.store import Store
 
 ORIGIN = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
@@ -287,6 +287,26 @@ async def test_a_deferred_message_comes_back_at_its_time() -> None:
         await world.clock.advance(2)
         assert len(world.network.seen) == 2
         assert world.left == []
+
+
+async def test_what_comes_again_soon_is_not_left_to_the_next_look_for_changes() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = lambda who: throttled(who, world.clock.now() + timedelta(seconds=1))
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(TICK - 0.5)
+        assert len(world.network.seen) == 5
+
+
+async def test_no_destination_has_more_than_three_quarters_of_all_places() -> None:
+    world = World(parallelism=8)
+    await world.fill(*["b@example.net"] * 100)
+    world.network.takes = 0.1
+    async with world.queue() as queue:
+        await world.clock.advance(10)
+        await queue.idle()
+    assert world.left == []
+    assert world.network.most == 6
 
 
 async def test_what_is_due_later_than_another_for_the_same_place_comes_at_its_time() -> None:
@@ -1186,6 +1206,34 @@ async def test_a_job_whose_lease_is_not_ours_is_not_attempted() -> None:
         scheduler.offer([Writing(world.clock).job("b@example.net", lease=999)])
         await world.clock.advance(0)
     assert world.network.seen == []
+
+
+async def test_a_job_of_an_earlier_lease_gives_nothing_back_that_we_have_leased_again() -> None:
+    """This process was held for dead, and has leased again what it had: it is being attempted, by us."""
+    world = World()
+    await world.fill("b@example.net")
+    gate = world.network.gates["example.net"] = asyncio.Event()
+    store = MemoryStore(world.shared)
+    async with world.scheduler(store) as scheduler:
+        await world.clock.advance(0)
+        (row,) = world.shared.rows.values()
+        (attempted,) = world.network.seen
+        earlier = LeasedJob(
+            row.message.id,
+            "example.net",
+            attempted,
+            (row.message.id + 1,),
+            (row.progress,),
+            row.message.created,
+            row.message.info,
+            store.lease - 1,
+        )
+        scheduler.give_up([earlier])
+        await world.clock.advance(0)
+        assert row.state is RecipientState.LEASED
+        gate.set()
+        await world.clock.advance(0)
+        assert len(world.network.seen) == 1
 
 
 # --- Before a message is given up -------------------------------------------------------------------------------------

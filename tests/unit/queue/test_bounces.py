@@ -14,7 +14,7 @@ from mailrider.dsn.notification import Notification, NotificationAuthor, Notifie
 from mailrider.dsn.parts import MAX_RETURNED
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
-from mailrider.model.envelope import Ret
+from mailrider.model.envelope import Notify, Ret
 from mailrider.model.event import discard
 from mailrider.queue import bounces
 from mailrider.queue.bounces import INLINE, BouncePolicy, Bounces
@@ -83,6 +83,12 @@ async def test_a_notification_about_many_is_written_in_a_thread(bouncing: Bounci
     parsed = message_from_bytes(b"".join(message.content.chunks()))
     returned = "message/rfc822" if octets == MESSAGE else "text/rfc822-headers"
     assert parsed.get_payload(2).get_content_type() == returned  # type: ignore[union-attr] # a multipart
+
+
+async def test_a_notification_asks_for_none_about_itself(bouncing: Bouncing) -> None:
+    """RFC 3461 6."""
+    message = await bouncing.write(1)
+    assert [each.notify for each in message.envelope.recipients] == [Notify.NEVER]
 
 
 async def test_a_sender_hears_of_a_message_too_whose_end_is_lost(bouncing: Bouncing) -> None:
