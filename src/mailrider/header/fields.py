@@ -52,7 +52,7 @@ _VALUE = re.compile(rb"[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*)")
 # RFC 5322 3.6.3, with the lines that continue it; 3.6.6: Resent-Bcc is the same for whoever sends a message on.
 _BCC = re.compile(rb"(?im)^(?:resent-)?bcc[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*")
 # Those that a message is given if it has none, where there is nothing in them.
-_EMPTY = re.compile(rb"(?im)^(?:date|message-id)[ \t]*+:(?:[<> \t]|\r\n[ \t])*+\r\n")
+_EMPTY = re.compile(rb"(?im)^(?:date|message-id)[ \t]*+:(?:[<> \t]|\r\n[ \t])*\r\n(?![ \t])")
 # A whole header: looking at it line by line costs four times as much. What one line matches, no other way matches it;
 # so a fault at the end costs one look back at each line.
 _WELL_FORMED = re.compile(rb"(?:[!-9;-~]++[ \t]*+:.*+\n(?:[ \t].*+\n)*)+")

@@ -56,6 +56,7 @@ def test_the_received_field_hides_what_it_shall(detail: ReceivedDetail, client: 
         # https://github.com/haraka/Haraka/issues/3219
         (b"Message-ID: <>\r\nSubject: x\r\nDate:\r\n", ID + DATE + b"Subject: x\r\n"),
         (b"Message-ID:\r\n <>\r\n \r\n" + DATE + b"X: y\r\n", ID + DATE + b"X: y\r\n"),
+        (b"Date: <>\r\n \r\n x\r\nMessage-ID:\r\n", ID + b"Date: <>\r\n \r\n x\r\n"),
         (b"X-Date: x\r\nMessage-ID: y\r\n", DATE + b"X-Date: x\r\nMessage-ID: y\r\n"),
         (ID + DATE + b"Bcc: a,\r\n b\r\n\tc\r\nX-Bcc: d\r\n", ID + DATE + b"X-Bcc: d\r\n"),
         (
