@@ -19,6 +19,7 @@ from mailrider.config import load
 from mailrider.errors import ConfigError
 from mailrider.model.text import json_line
 from mailrider.report.lines import print_line
+from mailrider.reporting.store import DeliveryState, EndpointKind
 from mailrider.tlsrpt.report import build_report
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.domain import Domain
     from mailrider.reporting.settings import TLSRPTSettings
-    from mailrider.reporting.store import ReportStore, StoredDay
+    from mailrider.reporting.store import ReportDelivery, ReportStore, StoredDay
 
 DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -76,9 +77,15 @@ def _line(each: StoredDay) -> str:
     if each.ended is None:
         state = f"report is due {each.due:%Y-%m-%d %H:%M} UTC"
     else:
-        sent = [f"{it.kind} {it.state}{f' ({it.note})' if it.note else ''}" for it in each.deliveries]
+        sent = [f"{it.kind} {_word(it)}{f' ({it.note})' if it.note else ''}" for it in each.deliveries]
         state = "; ".join(sent) or each.ended
     return f"{each.day}  {each.domain}  {good} good, {bad} failed: {state}"
+
+
+def _word(told: ReportDelivery) -> str:
+    """What became of it; a report by mail is the queue's from then on, and `mailrider trace` tells the rest."""
+    is_queued = told.kind is EndpointKind.MAIL and told.state is DeliveryState.DELIVERED
+    return "queued" if is_queued else told.state
 
 
 def _object(each: StoredDay) -> dict[str, object]:

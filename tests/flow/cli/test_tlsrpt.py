@@ -17,7 +17,7 @@ from mailrider.config import load
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
-from mailrider.reporting.store import EndpointKind
+from mailrider.reporting.store import DeliveryState, EndpointKind
 from mailrider.signing.keys import dns_record, open_key
 from mailrider.testing.resolver import FakeResolver
 from mailrider.tlsrpt.findings import session_findings
@@ -67,6 +67,17 @@ def test_list_shows_days_with_what_became_of_them(tmp_path: Path) -> None:
     assert (today["successful"], today["failed"], today["ended"]) == (0, 1, None)
     assert [each["state"] for each in yesterday["deliveries"]] == ["waiting"]
     assert "a.test  0 good, 1 failed: mail waiting" in run_here("-c", path, "tlsrpt", "list").out
+
+
+def test_a_report_by_mail_that_a_queue_took_is_not_called_delivered(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    store = filled(path)
+    (waits,) = store.waiting(SystemClock().now() + timedelta(hours=2), 10)
+    store.settle(waits, DeliveryState.DELIVERED, SystemClock().now(), "250 2.0.0 Queued as 0d7m3k9q2xv4t")
+    told = run_here("-c", path, "tlsrpt", "list").out
+    assert "a.test  0 good, 1 failed: mail queued (250 2.0.0 Queued as 0d7m3k9q2xv4t)" in told
+    _, yesterday = run_here("-c", path, "tlsrpt", "list", "--json").objects
+    assert [each["state"] for each in yesterday["deliveries"]] == ["delivered"]
 
 
 def test_preview_is_the_report_of_today_and_show_that_which_is_sent(tmp_path: Path) -> None:
