@@ -50,6 +50,8 @@ def test_a_date_or_message_id_that_says_nothing_is_none(empty: bytes) -> None:
     assert originated(ID + b"Date:" + empty + b"\r\n" + REST) == DATE + ID + REST
     folded = b"Message-ID:\r\n <x@y>\r\n" + DATE + REST
     assert originated(folded) == folded
+    without_date = b"Message-ID:\r\n <x@y>\r\n" + REST
+    assert originated(without_date) == DATE + without_date
 
 
 def test_a_date_that_python_cannot_read_is_none() -> None:
