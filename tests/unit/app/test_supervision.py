@@ -140,6 +140,7 @@ class Replacing(RuleBasedStateMachine):
         self.places.put_in_force(self.places.generation + 1, workers)
         surplus = self.places.clear_surplus()
         assert all(each.worker >= workers for each in surplus)
+        assert all(each.worker < workers for each in self.places.serving)
         self.finishing |= {each.number for each in surplus}
 
     @precondition(lambda self: self.places.serving)
@@ -163,6 +164,17 @@ class Replacing(RuleBasedStateMachine):
 
 
 TestReplacing = Replacing.TestCase
+
+
+def test_with_fewer_places_the_workers_of_the_others_finish_and_no_others() -> None:
+    places = WorkerPlaces[Worker]()
+    places.put_in_force(1, 3)
+    workers = [Worker(number, worker=number, generation=1) for number in range(3)]
+    for each in workers:
+        places.seat(each)
+    places.put_in_force(2, 2)
+    assert places.clear_surplus() == workers[2:]
+    assert places.serving == workers[:2]
 
 
 def test_a_place_that_is_not_there_any_more_gets_no_worker_later() -> None:
