@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 MAX_CANDIDATES = 10  # RFC 5321 5.1 allows a configurable limit, at least two; a zone must not make us try thousands
 MAX_ADDRESSES = 6  # of one candidate; farms list more, but a sixth time-out says enough
 MAX_LATE_ADDRESSES = 3  # that come when connecting to others has begun
-RESOLUTION_DELAY = 0.05  # seconds that the second family has once the first one is there (RFC 8305 8)
+RESOLUTION_DELAY = 1.0
+"""Seconds that the second family has once the first one is there. RFC 8305 section 8 has 50 ms, for somebody who waits;
+mail can wait, and that one of the addresses is ours (RFC 5321 5.1) is seen only among those that came in time."""
 
 Address = IPv4Address | IPv6Address
 
