@@ -21,6 +21,8 @@ from mailrider.model.security import NO_REQUIREMENT, Mechanism, MXLevel, Require
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.tls_session import PoliciesSeen, STSSeen, TLSSessionSeen
 from mailrider.net.errors import ConnectRefused, LocalAddressUnavailable
+from mailrider.net.settings import TLSClientSettings
+from mailrider.net.tls import make_client_context
 from mailrider.policy.judge import Judge
 from mailrider.testing.channels import MemoryDialer
 from mailrider.testing.clock import FakeClock
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Event
     from mailrider.model.outcome import Try
     from mailrider.net.channel import Channel
+    from mailrider.net.tls import ClientContext
 
 A, MX = Domain("a.test"), Domain(HOST)
 ADDRESS = ip_address("192.0.2.25")
@@ -43,13 +46,20 @@ OFFERS = "S: 220 mx\nC: EHLO client.test\nS: 250-mx\nS: 250 STARTTLS\n"
 BREAKS = OFFERS + "C: STARTTLS\nS: 220 Go\noctets 5\nclose"
 WORKS = OFFERS + "C: STARTTLS\nS: 220 Go\nTLS\nC: EHLO client.test\nS: 250 mx"
 SILENT = OFFERS + "C: STARTTLS\nS: 220 Go"
+TELLING = ("tls1.2 tls1.2", "tls1.3 tls1.3")  # the version tells which of two contexts was used
 CHUNKS = "S: 220 mx\nC: EHLO client.test\nS: 250-mx\nS: 250 CHUNKING\n"
 
 
 class World:
     """A connector, and what each connection in turn meets at the only address."""
 
-    def __init__(self, *scripts: str, failure: Exception | None = None) -> None:
+    def __init__(
+        self,
+        *scripts: str,
+        failure: Exception | None = None,
+        context: ClientContext | None = None,
+        strict_context: ClientContext | None = None,
+    ) -> None:
         self.clock = FakeClock()
         self.events: list[Event] = []
         self.notes: list[Try] = []
@@ -61,12 +71,13 @@ class World:
         self.connector = Connector(
             MemoryDialer(self.clock, hosts),
             self.clock,
-            client_context(),
+            context or client_context(),
             Judge(lambda *_: verdict, lambda *_: verdict),
             SessionRules(Domain("client.test"), 30, 60),
             FallbackMemory(self.clock),
             self.events.append,
             25,
+            strict_context=strict_context,
         )
 
     def _accept(self, channel: Channel) -> Server:
@@ -114,6 +125,16 @@ async def test_a_connection_is_opened_and_told() -> None:
     (opened,) = world.of(ConnectionOpened)
     assert (opened.mx, opened.address, opened.tls_version) == (HOST, "192.0.2.25", "TLSv1.3")
     assert (session.is_encrypted, world.notes) == (True, [])
+
+
+@pytest.mark.parametrize(("requirement", "version"), [(NO_REQUIREMENT, "TLSv1.2"), (DEMANDS, "TLSv1.3")])
+async def test_what_demands_tls_uses_the_context_that_insists_on_secure_renegotiation(
+    requirement: Requirement, version: str
+) -> None:
+    usual, strict = (make_client_context(TLSClientSettings(protocols=each)) for each in TELLING)
+    session = await World(WORKS, context=usual, strict_context=strict).open(requirement=requirement)
+    assert session.evidence.tls is not None
+    assert (session.evidence.tls.version, session.evidence.lenient) == (version, requirement is NO_REQUIREMENT)
 
 
 async def test_a_broken_handshake_means_one_new_connection_in_clear() -> None:
