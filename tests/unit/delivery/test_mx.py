@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -306,6 +306,49 @@ async def test_the_expanded_name_is_known_with_the_word_on_its_whole_chain() -> 
     found = await host(FakeResolver(table))
     assert isinstance(found, Host)
     assert (found.canonical, found.canonical_authentic) == (Domain("real.test"), True)
+
+
+def of_chain(address: IPv4Address | IPv6Address, target: str, *, authentic: bool) -> Answer[Any]:
+    return Answer(MX_HOST, (address,), authentic, 0.0, canonical=Domain(target) if target else None)
+
+
+ALIASES = {
+    "AAAA is signed": (
+        of_chain(V6, "six.test", authentic=True),
+        of_chain(V4, "four.test", authentic=False),
+        "six.test",
+    ),
+    "A is signed": (of_chain(V6, "six.test", authentic=False), of_chain(V4, "four.test", authentic=True), "four.test"),
+    "A alone is an alias, AAAA signed": (
+        of_chain(V6, "", authentic=True),
+        of_chain(V4, "four.test", authentic=False),
+        "four.test, unproven",
+    ),
+    "AAAA alone is an alias, A signed": (
+        of_chain(V6, "six.test", authentic=False),
+        of_chain(V4, "", authentic=True),
+        "six.test, unproven",
+    ),
+    "both are signed": (
+        of_chain(V6, "six.test", authentic=True),
+        of_chain(V4, "four.test", authentic=True),
+        "six.test",
+    ),
+}
+
+
+@pytest.mark.parametrize(("aaaa", "a", "expanded"), ALIASES.values(), ids=ALIASES)
+async def test_where_an_alias_leads_and_whether_that_is_signed_are_of_one_answer(
+    aaaa: Answer[Any], a: Answer[Any], expanded: str
+) -> None:
+    class Mixed(FakeResolver):
+        async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
+            return aaaa if record_type is RecordType.AAAA else a
+
+    found = await host(Mixed())
+    assert isinstance(found, Host)
+    assert found.signed
+    assert f"{found.canonical}{'' if found.canonical_authentic else ', unproven'}" == expanded
 
 
 async def test_a_cname_that_cannot_be_looked_up_does_not_sign_the_host() -> None:
