@@ -531,7 +531,7 @@ def test_bytes_behind_the_220_are_an_attack(injected: bytes) -> None:
         machine.tls_established()
 
 
-@pytest.mark.parametrize("injected", [b"250 x\r\n", b"2"])
+@pytest.mark.parametrize("injected", [b"250 x\r\n", b"2", b"\r\n", b"\0", b"\x16\x03\x03", b"hello\r\n"])
 def test_bytes_that_follow_the_220_are_one_too(injected: bytes) -> None:
     machine = in_state(ClientState.HANDSHAKE)
     assert machine.receive(injected) == []
