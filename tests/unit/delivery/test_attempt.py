@@ -27,12 +27,12 @@ from mailrider.model.event import AddressFailed, Bug
 from mailrider.model.outcome import Deferred, TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
-from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, PeerEvidence
+from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, PeerEvidence, Refusal, TLSEvidence
 from mailrider.policy.base import NOT_AWARDED
 from mailrider.policy.judge import Judgement
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
 from mailrider.smtp.capabilities import Capabilities
-from mailrider.smtp.client import AnsweredCommand
+from mailrider.smtp.client import AnsweredCommand, InjectedPlaintext
 from mailrider.smtp.commands import Data, EndOfData, Mail, Rcpt
 from mailrider.smtp.content import Content
 from mailrider.smtp.steps import SendCommands, SendContent
@@ -56,6 +56,7 @@ CONTENT = Content.inspect(b"Subject: x\r\n\r\n")
 OK, GO_ON = Reply.make(250, "2.0.0", "Ok"), Reply.make(354, None, "Go on")
 LATER, NEVER = Reply.make(450, "4.2.0", "Later"), Reply.make(550, "5.1.1", "Never")
 REFUSED = Reply.make(451, "4.4.1", "Connection refused")
+TLS = TLSEvidence("TLSv1.3", "TLS_AES_256_GCM_SHA384", (b"a certificate",))
 
 
 def says(**replies: Reply | list[Reply]) -> Callable[[Transaction], Exception | None]:
@@ -100,6 +101,16 @@ def unusable(
     return serve
 
 
+def refused(tls: TLSEvidence | None) -> Callable[[Transaction], Exception | None]:
+    """A server whose connection does not prove what a policy demands, and that must not get the message."""
+
+    def serve(_: Transaction) -> None:
+        raise AssertionError("the message went over a connection that was refused")
+
+    serve.refusal, serve.tls = Refusal("dane", 451, "4.7.1", "no"), tls  # type: ignore[attr-defined]
+    return serve
+
+
 GREETS_521 = unusable(
     Reply.make(451, "4.3.2", "No mail here"), TryResult.GREETING, refusal=Reply.make(521, "5.3.2", "No mail here")
 )
@@ -111,10 +122,11 @@ class FakeSession:
     capabilities: Capabilities
     serve: Callable[[Transaction], Exception | None]
     has_had_its_domains: bool = False
+    tls: TLSEvidence | None = None
 
     @property
     def evidence(self) -> PeerEvidence:
-        return PeerEvidence(self.peer.host, self.peer.address, self.peer.port)
+        return PeerEvidence(self.peer.host, self.peer.address, self.peer.port, self.tls)
 
     async def transact(self, transaction: Transaction, _: Content) -> Exception | None:
         return self.serve(transaction)
@@ -143,6 +155,7 @@ class World:
     reused: list[bool] = field(default_factory=list)
     late: asyncio.Future[tuple[Address, ...]] | None = None
     closed: int = 0
+    prohibits: Callable[[Address], bool] = RemoteSettings().prohibits
 
     def __post_init__(self) -> None:
         self.next_hop = NEXT_HOP
@@ -205,6 +218,9 @@ class World:
         session = FakeSession(Peer(call.mx, address, 25, None), self.capabilities, serve)
         reused = bool(self.reused) and not fresh and self.reused.pop(0)
         self.leases.append(FakeLease(session, reused))
+        if hasattr(serve, "refusal"):
+            session.tls = getattr(serve, "tls", None)
+            self.leases[-1].judgement = Judgement(NO_SECURITY, None, serve.refusal)
         yield self.leases[-1]
 
     def run(
@@ -212,7 +228,7 @@ class World:
     ) -> Awaitable[tuple[Outcome, ...]]:
         everybody = tuple(Recipient(Mailbox.parse(f"{number}@a.test")) for number in range(recipients))
         job = Job(Envelope(ReversePath.parse("a@b.test"), everybody), CONTENT, self.security)
-        rules = AttemptRules(prohibits=RemoteSettings().prohibits)
+        rules = AttemptRules(prohibits=self.prohibits)
         return Attempt(job, everybody, self, self, rules, self.clock, self.events.append, watcher, slots=slots).run()
 
 
@@ -275,6 +291,71 @@ async def test_addresses_are_tried_in_turn_then_the_next_candidate() -> None:
         ["connect", "mail", "lookup", "delivered"],
     )
     assert [event.address for event in world.events if isinstance(event, AddressFailed)] == ["192.0.0.0", "192.0.0.1"]
+
+
+async def test_a_prohibited_address_is_not_connected_to() -> None:
+    world = World([[says(), says()]], prohibits=lambda address: str(address) == "192.0.0.0")
+    (outcome,) = await world.run()
+    assert world.called == ["192.0.0.1"]
+    assert [each.result for each in outcome.tries] == ["prohibited", "delivered"]
+
+
+@pytest.mark.parametrize(("tls", "second"), [(TLS, []), (None, ["192.0.0.1"])], ids=["its certificate", "no TLS"])
+async def test_a_refused_certificate_speaks_for_all_addresses_of_a_host_and_a_missing_one_does_not(
+    tls: TLSEvidence | None, second: list[str]
+) -> None:
+    world = World([[refused(tls), refused(tls)], [says()]])
+    (outcome,) = await world.run()
+    assert world.called == ["192.0.0.0", *second, "192.0.1.0"]
+    assert outcome.status == "delivered"
+
+
+@pytest.mark.parametrize(
+    ("cause", "second"),
+    [(InjectedPlaintext("bytes behind the 220"), []), (ConnectionError("gone"), ["192.0.0.1"])],
+    ids=["injection", "loss"],
+)
+async def test_text_injected_before_tls_ends_the_host_and_a_lost_connection_its_address(
+    cause: Exception, second: list[str]
+) -> None:
+    def broken() -> Callable[[Transaction], Exception | None]:
+        serve = unusable(Reply.make(451, "4.7.5", "no TLS"), TryResult.TLS)
+        serve.error.__cause__ = cause  # type: ignore[attr-defined]
+        return serve
+
+    world = World([[broken(), broken()], [says()]])
+    await world.run()
+    assert world.called == ["192.0.0.0", *second, "192.0.1.0"]
+
+
+async def test_a_connection_lost_behind_the_final_dot_leaves_a_doubt_and_nobody_else_gets_the_message() -> None:
+    def takes_and_goes(transaction: Transaction) -> Exception | None:
+        while isinstance(step := transaction.next(), SendCommands):
+            for command in step.commands:
+                transaction.take(AnsweredCommand(command, GO_ON if isinstance(command, Data) else OK))
+        transaction.sent_final()
+        transaction.lost()
+        return ConnectionError("gone")
+
+    world = World([[takes_and_goes, says()], [says()]])
+    (outcome,) = await world.run()
+    assert world.called == ["192.0.0.0"]
+    assert isinstance(outcome, Deferred)
+    assert outcome.in_doubt
+
+
+async def test_what_a_kept_connection_has_answered_is_not_repeated_on_a_new_one() -> None:
+    def answers_and_goes(transaction: Transaction) -> Exception:
+        step = transaction.next()
+        assert isinstance(step, SendCommands)
+        transaction.take(AnsweredCommand(step.commands[0], OK))
+        transaction.lost()
+        return ConnectionError("gone")
+
+    for server, called in ((loses, ["192.0.0.0", "192.0.0.0"]), (answers_and_goes, ["192.0.0.0"])):
+        world = World([[server], [says()]], reused=[True])
+        await world.run()
+        assert world.called == [*called, "192.0.1.0"]
 
 
 async def test_a_4xx_leads_to_the_next_candidate_not_to_the_next_address() -> None:
