@@ -366,6 +366,7 @@ async def test_a_cname_that_cannot_be_looked_up_does_not_sign_the_host() -> None
     found = await host(OnceOnly(table))
     assert isinstance(found, Host)
     assert not found.signed
+    assert "SERVFAIL" in found.doubt  # so DANE refuses it, and does not go on as if it were not signed
 
 
 # Order of addresses ---------------------------------------------------------------------------------------------------
