@@ -72,6 +72,7 @@ class Attempt:
         self._job = job
         self._message = job.envelope.id
         self._slots = slots
+        self._recipients = recipients
         self._tally = Tally(recipients, job.security.requirement)
         self._destination = destination
         self._rules = rules
@@ -276,7 +277,7 @@ class Attempt:
                 None,
                 seen,
                 message=self._message,
-                recipients=self._transactions.recipients,
+                recipients=self._recipients,
             )
             if not self._transactions.todo:
                 return

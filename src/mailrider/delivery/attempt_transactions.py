@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.connection.connect import ConnectRequest
     from mailrider.delivery.job import AttemptRules, Connections, Guide, Job, Lease
-    from mailrider.model.envelope import Recipient
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate
     from mailrider.model.security import PeerEvidence, Refusal, Security
@@ -93,11 +92,6 @@ class AttemptTransactions:
     def peer_name(self) -> str:
         """The server of the one that is under way; empty if there is none."""
         return "" if self._under_way is None else self._under_way[2].session.peer.name
-
-    @property
-    def recipients(self) -> Sequence[Recipient]:
-        """All of the message."""
-        return self._job.envelope.recipients
 
     @property
     def todo(self) -> list[int]:

@@ -276,3 +276,11 @@ async def test_a_connection_on_which_a_server_takes_two_domains_is_used_for_two(
         for recipient in ("x@a.test", "x@b.test", "y@a.test", "y@b.test", "x@c.test", "z@a.test"):
             assert outcome(await net.send_one(recipient))[0] == "delivered"
         assert transactions(net.mx("a.test")) == [4, 2]
+
+
+async def test_of_a_message_for_several_domains_a_connection_has_room_for_the_one_that_it_carries() -> None:
+    async with internet({"a.test": [FewDomains(1).script], "b.test": [MXScript()]}) as net:
+        assert outcome(await net.send_one("x@a.test"))[0] == "delivered"
+        for each in await net.send("y@a.test", "x@b.test"):
+            assert outcome(each)[0] == "delivered"
+        assert transactions(net.mx("a.test")) == [2]

@@ -57,7 +57,7 @@ class ConnectRequest:
     of the host's addresses, if it has several. `in_clear`: why TLS is not to be tried, where nothing demands it.
     `policies_seen`: what TLS reports are told of the policies, asked for when a new connection is made; None: they are
     told nothing.
-    `message`: the id of the message that it is for, `recipients`: for whom that is.
+    `message`: the id of the message that it is for, `recipients`: its recipients at this next hop.
     """
 
     next_hop: NextHop
