@@ -133,7 +133,7 @@ class ReplyParser:
             self._code, _, text = _parse_line(self._buffer.rstrip(b"\r").replace(b"\0", b" "))
             lines.append(text)
         self._buffer, self._lines = b"", []
-        return Reply.from_lines(self._code, tuple(lines)) if lines else None
+        return Reply.from_lines(self._code, tuple(lines[:MAX_LINES])) if lines else None
 
     def _parse(self, data: bytes) -> Iterator[Reply]:
         if self._broken:

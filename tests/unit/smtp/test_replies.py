@@ -331,6 +331,12 @@ def test_anywhere_else_it_has_to_be(tolerance: Tolerance) -> None:
     assert parser.end() is None
 
 
+def test_of_many_lines_without_an_end_no_more_is_kept_than_of_others() -> None:
+    parser = tolerant(Tolerance.FRAMING)
+    list(parser.receive(b"250-x\r\n" * (MAX_LINES + 9) + b"250 x"))
+    assert parser.end() == lines(250, *["x"] * MAX_LINES)
+
+
 def test_of_what_broke_the_protocol_nothing_counts_at_the_end() -> None:
     parser = tolerant(Tolerance.FRAMING)
     with pytest.raises(ReplyViolation):
