@@ -252,8 +252,9 @@ async def test_a_worker_that_stands_still_is_killed_and_started_again(tmp_path: 
         await eventually(lambda: (0, first.pid) in {(each.worker, each.pid) for each in it.told(WorkerHangs)})
         await eventually(lambda: 0 in {each.worker for each in it.told(WorkerDied)})
         await it.until(WorkerReady, 2 + len(it.told(WorkerDied)))
-        await submit(port)
+        load = Load(port)  # goes on until one message is taken
         await mx.wait_message()
+        await load.stop()
 
 
 async def test_a_reload_replaces_every_worker_and_keeps_nobody_waiting(tmp_path: Path) -> None:
