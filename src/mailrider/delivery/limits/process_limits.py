@@ -39,6 +39,7 @@ class ProcessLimits:
         self._book = LimitBook()
         self._asked: dict[int, _OpenAsk] = {}
         self._last = 0
+        self._is_telling = False
         self._alarm = Alarm(clock, self._tick)
 
     def declare(self, owner: int, line: Line) -> None:
@@ -97,12 +98,20 @@ class ProcessLimits:
             self._tell(now)
 
     def _tell(self, now: float) -> None:
-        """Tell the answers that there are, and see when there may be others."""
-        book = self._book
-        while book.answers:
-            answers, book.answers = book.answers, []
-            for answer in answers:
-                self._tell_one(answer, now)
+        """Tell the answers that there are, and see when there may be others.
+
+        Whoever is told one may shorten or give back at once. What comes of that is told after what was answered before.
+        """
+        if self._is_telling:
+            return
+        book, self._is_telling = self._book, True
+        try:
+            while book.answers:
+                answers, book.answers = book.answers, []
+                for answer in answers:
+                    self._tell_one(answer, now)
+        finally:
+            self._is_telling = False
         due = book.next_due
         if due is not None:
             self._alarm.set(due)
@@ -117,12 +126,21 @@ class ProcessLimits:
                 asked.answered(1)
             case Refused(_, ask, index, seconds):
                 asked = self._asked.pop(ask)
+                if index < asked.first:  # it was shortened since: what was in its way is not wanted any more
+                    self._ask_for_rest(ask, asked, now)
+                    return
                 self._tell_obstacle(asked, index, now)
                 asked.answered(NotNow(asked.needs[index], seconds))
             case Waits(_, ask, index):
                 self._tell_obstacle(self._asked[ask], index, now)
             case Withdrawn() | Recall():
                 raise AssertionError(f"{answer} is for workers")
+
+    def _ask_for_rest(self, ask: int, asked: _OpenAsk, now: float) -> None:
+        """Ask once more for what is still wanted; its patience has ended."""
+        asked.needs, asked.first = asked.needs[asked.first :], 0
+        self._asked[ask] = asked
+        self._book.ask(HERE, Ask(ask, tuple(asked.needs)), now)
 
     def _tell_obstacle(self, asked: _OpenAsk, index: int, now: float) -> None:
         if asked.waits is None:

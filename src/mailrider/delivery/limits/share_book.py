@@ -122,7 +122,7 @@ class ShareBook(LimitBook):
         moment = self._moment(key, now)
         self._wanted[key] = None
         super()._hold_back(waiting, index, now)
-        if key.line.period and waiting.at is key:
+        if key.line.period and waiting.at is key and moment <= waiting.deadline:  # later ones do not wait for it
             key.promised = moment
 
     def _deadline(self, waiting: WaitingAsk, key: LineKey, now: float) -> float:

@@ -45,12 +45,13 @@ class Counts(Protocol):
 class LimitWaiter:
     """Somebody who wants one of each need, and may have to wait for it."""
 
-    __slots__ = ("_ask", "_counts", "_needs")
+    __slots__ = ("_ask", "_counts", "_needs", "_unneeded")
 
     def __init__(self, counts: Counts, needs: Sequence[Need]) -> None:
         self._counts = counts
         self._needs = needs
         self._ask: int | None = None  # while it waits
+        self._unneeded = 0  # of the needs, from the first on: it was shortened before its ask had a number
 
     async def enter(
         self,
@@ -71,6 +72,9 @@ class LimitWaiter:
 
         def answered(answer: NotNow | int) -> None:
             self._ask = None
+            unneeded, self._needs = self._needs[: self._unneeded], self._needs[self._unneeded :]
+            if unneeded and not isinstance(answer, NotNow):
+                self._counts.leave(unneeded)
             if isinstance(answer, NotNow):
                 if not future.done():
                     future.set_result(answer)
@@ -84,6 +88,9 @@ class LimitWaiter:
         ask = self._counts.ask(self._needs, answered, patience, waits=waits)
         if not future.done():
             self._ask = ask
+            if self._unneeded:
+                first, self._unneeded = self._unneeded, 0
+                self.shorten(first)
         try:
             return await future
         except BaseException:
@@ -95,6 +102,8 @@ class LimitWaiter:
 
     def shorten(self, first: int) -> None:
         """While it waits: its needs from that index on are enough."""
-        if self._ask is not None:
+        if self._ask is None:
+            self._unneeded = first
+        else:
             self._needs = self._needs[first:]
             self._counts.shorten(self._ask, first)

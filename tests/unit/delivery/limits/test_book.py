@@ -127,6 +127,54 @@ def test_shortening_what_was_answered_changes_nothing() -> None:
     assert answers(book) == []
 
 
+# One process ----------------------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """Two asks of one message: when the first is granted the second wants its needs from an index on alone."""
+
+    def __init__(self, clock: FakeClock, wanted_from: int) -> None:
+        self.counts = ProcessLimits(clock)
+        self.told: list[object] = []
+        self.number_of_second = 0
+        self._wanted_from = wanted_from
+        for line in LINES:
+            self.counts.declare(0, line)
+
+    def ask(self, first: list[Need], second: list[Need], patience: float) -> None:
+        self.counts.ask(first, self._first, 90.0)
+        self.number_of_second = self.counts.ask(second, self._second, patience, waits=self._waits)
+
+    def _first(self, answer: NotNow | int) -> None:
+        self.told.append(("first", answer))
+        self.counts.shorten(self.number_of_second, self._wanted_from)
+
+    def _second(self, answer: NotNow | int) -> None:
+        self.told.append(("second", answer))
+
+    def _waits(self, need: Need, _: float) -> None:
+        self.told.append(need)
+
+
+async def test_who_is_refused_what_it_does_not_want_any_more_is_granted_the_rest() -> None:
+    clock = FakeClock()
+    pair = Pair(clock, 1)
+    assert pair.counts.take([RATE])
+    pair.ask([RATE], [RATE, TWO], 60.0)
+    await clock.advance(60.0)
+    assert pair.told == [RATE, ("first", 1), ("second", 1)]
+
+
+async def test_what_comes_of_an_answer_is_told_after_what_was_answered_before() -> None:
+    pair = Pair(FakeClock(), 2)
+    assert pair.counts.take([ONE])
+    assert pair.counts.take([TWO])
+    assert pair.counts.take([TWO])
+    pair.ask([TWO], [TWO, ONE], 60.0)
+    pair.counts.leave([TWO, TWO])
+    assert pair.told == [TWO, ("first", 1), ONE, ("second", 1)]
+
+
 # One process, and a worker of a supervisor ----------------------------------------------------------------------------
 
 

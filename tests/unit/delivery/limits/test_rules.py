@@ -51,11 +51,20 @@ def limiter_of(settings: LimitsSettings, clock: FakeClock | None = None) -> Limi
     return limiter
 
 
+class LateClock(FakeClock):
+    """A clock of a busy process: so many seconds have passed of which no timer knows yet."""
+
+    unnoticed = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.unnoticed
+
+
 class World:
     """A limiter with a clock that stands still, and messages that try to pass."""
 
     def __init__(self, **settings: object) -> None:
-        self.clock = FakeClock()
+        self.clock = LateClock()
         self.events: list[Event] = []
         self.limiter = limiter_of(LimitsSettings(**settings), self.clock)  # type: ignore[arg-type]
         self.leave = asyncio.Event()
@@ -372,6 +381,21 @@ async def test_next_hops_of_one_message_that_wait_together_pass_together() -> No
 
 
 # Everything is given back ---------------------------------------------------------------------------------------------
+
+
+async def test_a_next_hop_that_comes_as_its_message_passes_with_another_one_does_not_count_it_again() -> None:
+    world = World(all=["concurrency 2"], source=["rate 1 10s"])
+    assert await world.passes()
+    with world.limiter.ticket(envelope(), world.events.append, Handover(patience=60.0)) as ticket:
+        first = start(world.pass_through(ticket, A))
+        await settle()
+        world.clock.unnoticed = 10.0
+        second = start(world.pass_through(ticket, B))
+        await settle()
+        assert world.inside == {A.ascii: 1, B.ascii: 1}
+        world.leave.set()
+        assert [await first, await second] == [None, None]
+    await world.assert_clean()
 
 
 async def test_an_exception_inside_gives_everything_back() -> None:

@@ -460,6 +460,18 @@ def test_a_rate_promises_each_who_comes_again_a_moment_of_its_own() -> None:
     assert world.send(world.workers[0], need(ONE_A_SECOND)).passed is not None
 
 
+def test_who_waits_in_vain_for_a_rate_takes_nobodys_moment() -> None:
+    world = World(2)
+    first, second = world.workers
+    assert world.send(first, need(ONE_A_SECOND)).passed is not None
+    waiting = [world.send(first, need(ONE_A_SECOND), patience=2.0) for _ in range(10)]
+    world.wait(2.01)
+    assert sum(message.passed is not None for message in waiting) == 1
+    told = world.send(second, need(ONE_A_SECOND)).refused
+    assert told is not None
+    assert told.seconds < 12.0, "a second for each that was told to come again"
+
+
 def test_a_moment_that_nobody_takes_is_given_to_others() -> None:
     world = World(2)
     first, second = world.workers
