@@ -155,6 +155,27 @@ async def test_what_would_fail_later_is_found_before_anything_changes(tmp_path: 
         assert await daemon.stop() == 0
 
 
+async def test_after_a_reload_new_connections_have_the_new_configuration_while_old_ones_last(tmp_path: Path) -> None:
+    port = free_port()
+
+    async def greeting() -> tuple[str, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        return (await reader.readline()).decode().split()[1], writer
+
+    async with LabMX() as mx:
+        path = configuration(tmp_path, port, mx)
+        async with running(path) as daemon:
+            opened = [await greeting()]
+            path.write_text(path.read_text().replace("hostname mx.here.test", "hostname mx.new.test"))
+            daemon.process.send_signal(signal.SIGHUP)
+            await daemon.line(" reloaded")
+            opened += [await greeting() for _ in range(20)]
+            for _, writer in opened:
+                writer.close()
+            assert await daemon.stop() == 0
+        assert [each for each, _ in opened] == ["mx.here.test"] + ["mx.new.test"] * 20
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_refused_reload_leaves_no_unix_socket_that_refuses_clients(tmp_path: Path, workers: int) -> None:
     port, path = free_port(), tmp_path / "run" / "submission.sock"
