@@ -178,7 +178,7 @@ class CachingResolver:
         if isinstance(outcome, FailedReply):
             self._outage.failed(name, outcome)
         else:
-            self._outage.answered()
+            self._outage.answered(name)
         return outcome
 
     async def _resolve(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Answer[Any] | FailedReply:
