@@ -155,6 +155,7 @@ class World:
     reused: list[bool] = field(default_factory=list)
     late: asyncio.Future[tuple[Address, ...]] | None = None
     closed: int = 0
+    ourselves: int = -1  # the candidate that is
     prohibits: Callable[[Address], bool] = RemoteSettings().prohibits
 
     def __post_init__(self) -> None:
@@ -175,7 +176,7 @@ class World:
         return Candidates(NEXT_HOP, tuple(Candidate(Domain(f"mx{n}.a.test"), n) for n in range(len(self.hosts))))
 
     async def usable_group(self, group: Sequence[Candidate]) -> tuple[Candidate, ...] | None:
-        return tuple(group)
+        return None if group[0].preference == self.ourselves else tuple(group)
 
     async def admit(self, _: Candidate) -> Admission:
         return NOT_AWARDED
@@ -291,6 +292,19 @@ async def test_addresses_are_tried_in_turn_then_the_next_candidate() -> None:
         ["connect", "mail", "lookup", "delivered"],
     )
     assert [event.address for event in world.events if isinstance(event, AddressFailed)] == ["192.0.0.0", "192.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("ourselves", "called", "expected"),
+    [(0, [], ("failed", 554, "5.4.6")), (1, ["192.0.0.0"], ("deferred", 451, "4.4.1"))],
+    ids=["the best", "a worse one"],
+)
+async def test_mail_that_would_come_back_fails_and_a_backup_leaves_it_to_better_ones(
+    ourselves: int, called: list[str], expected: tuple[str, int, str]
+) -> None:
+    world = World([[unusable()], [says()], [says()]], ourselves=ourselves)
+    (outcome,) = await world.run()
+    assert (world.called, facts(outcome)) == (called, expected)
 
 
 async def test_a_prohibited_address_is_not_connected_to() -> None:
