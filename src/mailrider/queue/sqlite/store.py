@@ -145,8 +145,8 @@ class SQLiteStore:
             self._writer.start()
         try:
             self.recovered = await self._ask(StoreCall(self._leases.register))
-            await self._remove_left_notes()
             self._tell_of_deadly()
+            await self._remove_left_notes()
             with suppress(StoreFull):  # what is not deleted now is later
                 await self._contents.sweep()
         except BaseException:
@@ -200,8 +200,8 @@ class SQLiteStore:
     async def keep_alive(self, now: datetime) -> int:
         """See `Store`; sweeps as well what nothing refers to any more."""
         freed: int = await self._ask(StoreCall(self._leases.renew))
-        await self._remove_left_notes()
         self._tell_of_deadly()
+        await self._remove_left_notes()
         await self._contents.sweep()
         await self._trim_history()
         if self._space is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import threading
 from contextlib import asynccontextmanager
@@ -183,6 +184,23 @@ async def test_a_death_counts_although_whoever_found_it_could_not_commit_that(tm
     assert await worker.states() == [RecipientState.HELD]
     assert worker.events == [HeldAfterDeaths((message,))]
     assert list(tmp_path.glob("queue.begun-*")) == []
+
+
+async def test_what_is_held_is_told_of_although_notes_cannot_be_removed_then(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    message = await queued(worker)
+    for _ in range(3):
+        await worker.die()
+    commits = itertools.count(1)
+
+    def second_fails(where: str) -> None:
+        if where == "before commit" and next(commits) == 2:
+            _fail_before_commit(where)
+
+    with pytest.raises(StoreUnavailable):
+        async with worker.store(fault=second_fails):
+            pass
+    assert worker.events == [HeldAfterDeaths((message,))]
 
 
 async def test_notes_of_a_registration_that_is_gone_are_removed_and_count_for_nobody(tmp_path: Path) -> None:
