@@ -171,7 +171,8 @@ def _close_all() -> None:
     for target in list(_targets):
         target.close()
     for thread in list(_leaving):
-        thread.join()
+        with suppress(RuntimeError):  # the system had no thread for it: it never ran
+            thread.join()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork

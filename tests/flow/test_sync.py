@@ -214,6 +214,21 @@ def test_an_interrupt_while_a_target_starts_leaves_nothing_running(monkeypatch: 
         assert slow.steps[2:] == ["entered"]
 
 
+def test_a_thread_that_could_not_start_is_not_waited_for_at_the_end(tmp_path: Path) -> None:
+    program = """
+import threading, mailrider.sync, mailrider
+def refused(thread):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refused
+try:
+    mailrider.sync.Remote(mailrider.RemoteSettings(hostname="mx.example.org")).open()
+except RuntimeError as error:
+    kept = error
+print(kept)
+"""
+    assert run(program, tmp_path) == "can't start new thread\n"
+
+
 def test_whoever_waits_while_it_is_closed_is_told(tmp_path: Path) -> None:
     waits, told = threading.Event(), list[str]()
     queue = queue_at(tmp_path)
