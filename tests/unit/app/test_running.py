@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mailrider.app.running import Running
+from mailrider.app.running import LINGER, Running
 from mailrider.observe.metric_sums import SHOWN, TOLD
 from mailrider.observe.metrics import Metrics
 from mailrider.queue.message import Stats
@@ -40,3 +42,48 @@ async def test_a_worker_tells_of_more_destinations_than_are_shown_of_all_workers
     await Running(cast("Any", process), nothing, nothing, cast("Any", targets)).refresh()
     assert asked == [destinations]
     assert TOLD > SHOWN
+
+
+class FakeQueue:
+    """It ends when its attempts have; `steps` is what happened, in order."""
+
+    def __init__(self, steps: list[str]) -> None:
+        self.steps = steps
+
+    async def leave_off(self) -> None:
+        self.steps.append("the queue begins nothing more")
+
+    async def finish(self) -> None:
+        self.steps.append("the queue's attempts have ended")
+
+
+class FakeEndpoint:
+    """Its session ends when `may_end` says so."""
+
+    def __init__(self, steps: list[str]) -> None:
+        self.steps = steps
+        self.may_end = asyncio.Event()
+
+    def stop(self) -> None:
+        self.steps.append("idle clients are told to go")
+
+    async def ended(self) -> None:
+        await self.may_end.wait()
+
+
+async def test_an_earlier_configuration_begins_nothing_and_waits_for_its_sessions_before_its_attempts() -> None:
+    """A session may still bring a message for a target, which is attempted at once."""
+    clock, steps = FakeClock(), list[str]()
+    process = SimpleNamespace(clock=clock)
+    endpoint = FakeEndpoint(steps)
+    targets = SimpleNamespace(queues={"mail": FakeQueue(steps)})
+    nothing: Any = None
+    running = Running(cast("Any", process), nothing, AsyncExitStack(), cast("Any", targets))
+    running.endpoints.append(cast("Any", endpoint))
+    finishing = asyncio.create_task(running.finish())
+    await clock.advance(LINGER + 60)
+    assert steps == ["the queue begins nothing more", "idle clients are told to go"]
+    endpoint.may_end.set()
+    await clock.advance(0)
+    assert steps[2:] == ["the queue's attempts have ended"]
+    assert await finishing
