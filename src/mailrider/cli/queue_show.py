@@ -147,9 +147,8 @@ def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
             *map(str, (each.queued, each.active, each.held, each.in_doubt)),
             _span(now - each.oldest),
             due,
-            Text(
-                visible(each.destination) or "(none)"
-            ),  # a string would be markup: rich has emoji for parts of IPv6 addresses
+            # A string would be markup: rich has emoji for parts of IPv6 addresses.
+            Text(visible(each.destination) or "(none)"),
         )
     yield table
 

@@ -43,9 +43,10 @@ if TYPE_CHECKING:
 
 LAST_WORD: Final = 2.0  # seconds of the grace that the 421 has to get to those who are there still
 
-# What a client hears who is not served, where it is one too many, and otherwise (RFC 3463 3.4).
 TELL_AGAIN: Final = 60.0  # seconds until the log says again that a client was turned away
 MAX_TOLD: Final = 10_000  # clients of whom that is remembered
+
+# What a client hears who is not served, where it is one too many, and otherwise (RFC 3463 3.4).
 _TOO_MANY: Final = encode_reply(Reply.make(421, "4.7.0", "Too many connections, try again later"))
 _NOT_NOW: Final = encode_reply(Reply.make(421, "4.3.2", "Service not available, try again later"))
 

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from mailrider.x509.certificate import Certificate
 
 SOON: Final = timedelta(days=14)  # that a certificate still holds; ACME clients renew with 30 days left
-SOON_PART: Final = (
-    1 / 4
-)  # of the life of one that is made for some days only: they are renewed with more than that left
+# Of the life of a certificate that is made for some days only: it is renewed with more than that left.
+SOON_PART: Final = 1 / 4
 MIB: Final = 1 << 20
 MAX_CHAIN_FILE: Final = MIB  # octets of a file with a certificate and its chain
 

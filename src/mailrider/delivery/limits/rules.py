@@ -63,7 +63,7 @@ class HeldBack:
     reply: Reply = THROTTLED
 
     def deferred(self, recipient: Recipient) -> Deferred:
-        """What it means to a recipient of a queue: for those who look into it, with the limit."""
+        """What it means to a recipient; its reply names the limit, for those who look into a queue or the log."""
         reply = self.reply
         if self.scope:
             text = f"{reply.text}: our limit for {_MEANT[self.scope]} {self.key}".rstrip()
