@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import Deadline
+from mailrider.delivery.mx import MAX_ADDRESSES
 from mailrider.errors import MailriderError
 from mailrider.model.bounded_map import BoundedMap
 
@@ -56,8 +57,9 @@ class Race:
         prohibited: Callable[[Address], bool] = lambda _: False,
         late: asyncio.Future[tuple[Address, ...]] | None = None,
     ) -> None:
-        """`late`: further addresses, once they are known."""
+        """`late`: further addresses, once they are known; with them there are no more than `MAX_ADDRESSES`."""
         self._left = list(addresses)
+        self._begun: set[Address] = set()  # they had their turn, or are under way
         self._late = late
         self._next_at = 0.0  # when the next one may begin beside those that are under way
         self._prohibited = prohibited
@@ -75,6 +77,7 @@ class Race:
         while self._left:
             address = self._winner() or self._left[0]
             self._left.remove(address)
+            self._begun.add(address)
             yield address
 
     async def has_more(self) -> bool:
@@ -85,9 +88,14 @@ class Race:
         return bool(self._left)
 
     def _take_late(self) -> None:
-        if self._late is not None and self._late.done():
-            late, self._late = self._late, None
-            self._left += late.result()
+        """Late addresses have the places of those that nothing was begun with."""
+        if self._late is None or not self._late.done():
+            return
+        room = MAX_ADDRESSES - len(self._begun)
+        late, self._late = self._late.result()[:room], None
+        waiting = [each for each in self._left if each not in self._begun]
+        without_place = waiting[room - len(late) :]
+        self._left = [each for each in self._left if each not in without_place] + list(late)
 
     def _winner(self) -> Address | None:
         """An address that has not had its turn, and is connected."""
@@ -118,6 +126,7 @@ class Race:
 
     def _begin(self, address: Address, dial: Callable[[Address], Awaitable[Channel]]) -> None:
         self._tasks[address] = asyncio.ensure_future(dial(address))
+        self._begun.add(address)
         self._next_at = self._clock.monotonic() + HEAD_START
 
     def _upcoming(self) -> Address | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from mailrider.delivery.mx import MAX_ADDRESSES
 from mailrider.delivery.race import HEAD_START, Overtaken, Race
 from mailrider.net.errors import Unreachable
 from mailrider.testing.clock import FakeClock
@@ -199,3 +200,27 @@ async def test_a_cancelled_attempt_leaves_nothing_under_way() -> None:
     connecting.cancel()
     await asyncio.gather(connecting, return_exceptions=True)
     await net.close()
+
+
+@pytest.mark.parametrize(
+    ("turns_before", "late_ones", "left"),
+    [
+        (0, 3, ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2", "2001:db8::3"]),
+        (2, 3, ["192.0.2.3", "2001:db8::1", "2001:db8::2", "2001:db8::3"]),
+        (2, 1, ["192.0.2.3", "192.0.2.4", "192.0.2.5", "2001:db8::1"]),
+        (5, 3, ["2001:db8::1"]),
+        (6, 3, []),
+    ],
+)
+async def test_late_addresses_have_the_places_of_those_that_were_not_begun(
+    turns_before: int, late_ones: int, left: list[str]
+) -> None:
+    late: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    known = [ip_address(f"192.0.2.{number}") for number in range(1, MAX_ADDRESSES + 1)]
+    race = Race(known, FakeClock(), late=late)
+    turns = race.turns()
+    for _ in range(turns_before):
+        next(turns)
+    late.set_result(tuple(ip_address(f"2001:db8::{number}") for number in range(1, late_ones + 1)))
+    assert await race.has_more() is bool(left)
+    assert [str(address) for address in race.turns()] == left
