@@ -1,4 +1,4 @@
-"""`mailrider run` as clients find it: doors with and without login, and a real server behind its queue."""
+"""`mailrider run` as clients find it: endpoints with and without login, and a real server behind its queue."""
 
 from __future__ import annotations
 

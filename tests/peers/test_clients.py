@@ -133,7 +133,7 @@ def test_pythons_smtplib_hands_in_a_message(
 
 @pytest.fixture(scope="module")
 def relay(house: House) -> Iterator[Postfix]:
-    """Hands on to the door for everybody, as a server of another house does."""
+    """Hands on to the endpoint for everybody, as a server of another domain does."""
     with start_postfix(relay_to(house.address, house.smtp)) as server:
         yield server
 

@@ -125,10 +125,10 @@ def test_settings_come_as_a_whole_or_one_by_one() -> None:
         mailrider.Remote(mailrider.RemoteSettings(hostname="a.test"), hostname="b.test")
 
 
-@pytest.mark.parametrize("door", [mailrider.Remote, mailrider.Smarthost, mailrider.Queue])
-def test_settings_of_another_kind_raise(door: Any) -> None:
+@pytest.mark.parametrize("kind", [mailrider.Remote, mailrider.Smarthost, mailrider.Queue])
+def test_settings_of_another_kind_raise(kind: Any) -> None:
     with pytest.raises(TypeError, match=r"settings are \w+\(\.\.\.\), not str"):
-        door("mx.example.org")
+        kind("mx.example.org")
 
 
 def test_a_host_name_is_required_at_once() -> None:

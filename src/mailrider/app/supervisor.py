@@ -115,7 +115,7 @@ class Supervisor:
         beat, accept = silence / BEATS, self._accept_version
         around = WorkerContext(self._sockets, environment, clock, self._emit, beat, write_log, accept)
         self._workers = WorkerStarts(around, self._talk, self._ended)
-        self._door = MetricsEndpoint(self._talk, clock, self._sockets)
+        self._metrics = MetricsEndpoint(self._talk, clock, self._sockets)
         self._generations = itertools.count(1)
         self._is_stopping = False
         self._descriptors = ExitStack()  # those that workers inherit
@@ -159,7 +159,7 @@ class Supervisor:
             workers = count_workers(configuration, self._cores)
             self._put_in_force(Generation.make(next(self._generations), configuration, carried, workers))
             self._descriptors.callback(lambda: os.close(self._force.text))
-            await self._door.open(configuration)
+            await self._metrics.open(configuration)
             for unused in self._sockets.keep_only(addresses_of(configuration)):
                 self._emit(SocketUnused(unused))
             await self._start_all(self._force)
@@ -359,7 +359,7 @@ class Supervisor:
             if failure is not None:
                 raise (ConfigError if failure.is_config else LocalError)(failure.reason)
             try:
-                await self._door.open(configuration)
+                await self._metrics.open(configuration)
             except BaseException:
                 worker.stop()
                 raise
@@ -399,7 +399,7 @@ class Supervisor:
             each.kill()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._door.close()
+        await self._metrics.close()
         self._timers.cancel()
         self._sockets.close()
         self._descriptors.close()

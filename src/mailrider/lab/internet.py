@@ -66,7 +66,7 @@ class Internet:
         self.dns = LabDNS({**self.world.zones, HOSTNAME: {"A": "127.0.2.250"}}, DNS_ADDRESS, dns_port)
         self.sts = LabSTS(self.ca, self.world.policies, POLICY_ADDRESS, https_port)
         self.servers: dict[str, LabMX] = {
-            host.name: LabMX(host.script, host.address, port, door=host.door) for host in self.world.hosts
+            host.name: LabMX(host.script, host.address, port, port_state=host.port_state) for host in self.world.hosts
         }
         self._stack = AsyncExitStack()
 

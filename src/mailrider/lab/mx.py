@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.clock import SystemClock
 from mailrider.lab.mx_connection import LabConnection, LabMessage
-from mailrider.lab.mx_script import Action, Door, MXScript, Stage, TLSFault
+from mailrider.lab.mx_script import Action, MXScript, PortState, Stage, TLSFault
 from mailrider.net.listen import listen
 from mailrider.net.tls import make_server_context
 
@@ -47,7 +47,7 @@ _TAKES_EVERYTHING = MXScript()
 class LabMX:
     """A scripted MX host; use it with `async with`.
 
-    `keeps_content` False: messages are known by size and digest alone. `door`: what those find who connect.
+    `keeps_content` False: messages are known by size and digest alone. `port_state`: what those find who connect.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LabMX:
         address: str = "127.0.0.25",
         port: int = 0,
         *,
-        door: Door = Door.OPEN,
+        port_state: PortState = PortState.OPEN,
         keeps_content: bool = True,
         clock: Clock | None = None,
     ) -> None:
@@ -73,7 +73,7 @@ class LabMX:
         """How many messages were accepted."""
         self.open_connections = 0
         self._script = script
-        self._door = door
+        self._port_state = port_state
         self._steps_taken: Counter[tuple[Stage, str | None]] = Counter()
         self._changed = asyncio.Event()
         self._plays: set[asyncio.Task[None]] = set()
@@ -106,14 +106,14 @@ class LabMX:
         if self._failure is not None and exc_type is None:
             raise self._failure
 
-    async def set_door(self, door: Door) -> None:
+    async def set_port_state(self, port_state: PortState) -> None:
         """Close, open or wall up the port; open connections are cut."""
         await self._close()
-        self._door = door
+        self._port_state = port_state
         await self._open()
 
     async def _open(self) -> None:
-        if self._door is Door.OPEN:
+        if self._port_state is PortState.OPEN:
             self._listener = await listen(self.clock, ip_address(self.address), self.port, self._accept)
             self.port = self._listener.port
             return
@@ -122,7 +122,7 @@ class LabMX:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((self.address, self.port))
         self.port = bound.getsockname()[1]
-        if self._door is Door.UNANSWERED:
+        if self._port_state is PortState.UNANSWERED:
             bound.listen(0)
             for _ in range(3):  # Linux answers no further SYN once more than the backlog waits to be accepted
                 self._socket().connect_ex((self.address, self.port))

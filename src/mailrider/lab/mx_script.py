@@ -171,7 +171,7 @@ class MXTLS:
             raise ValueError("TLS needs a certificate, unless it fails before one is shown")
 
 
-class Door(enum.Enum):
+class PortState(enum.Enum):
     """What happens to those who connect."""
 
     OPEN = "open"

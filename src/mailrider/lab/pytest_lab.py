@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from mailrider.app.library import load
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.lab.internet import Internet
-from mailrider.lab.mx_script import Door, MXScript, Stage, parse_reply
+from mailrider.lab.mx_script import MXScript, PortState, Stage, parse_reply
 from mailrider.sync import InThread
 
 if TYPE_CHECKING:
@@ -126,13 +126,13 @@ class PytestLab:
     def unreachable(self, domain: str, *, silent: bool = False) -> None:
         """Refuse connections to a domain's server, or let them time out; open ones are cut."""
         server = self._server(domain)
-        door = Door.UNANSWERED if silent else Door.CLOSED
-        self._thread.call(lambda _: server.set_door(door))
+        port_state = PortState.UNANSWERED if silent else PortState.CLOSED
+        self._thread.call(lambda _: server.set_port_state(port_state))
 
     def reachable(self, domain: str) -> None:
         """Take connections again."""
         server = self._server(domain)
-        self._thread.call(lambda _: server.set_door(Door.OPEN))
+        self._thread.call(lambda _: server.set_port_state(PortState.OPEN))
 
     def _change(self, domain: str, change: Callable[[MXScript], MXScript]) -> None:
         server = self._server(domain)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mailrider.lab.ca import Kind
-from mailrider.lab.mx_script import MXTLS, Close, Door, MXScript, Stage, TLSFault
+from mailrider.lab.mx_script import MXTLS, Close, MXScript, PortState, Stage, TLSFault
 from mailrider.lab.sts import PolicyHost, policy
 from mailrider.lab.zones import Fault, Name, Records, signed
 from mailrider.smtp.capabilities import FULL_OFFER
@@ -30,7 +30,7 @@ class LabHost:
     name: str
     address: str
     script: MXScript
-    door: Door = Door.OPEN
+    port_state: PortState = PortState.OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,12 @@ class World:
         self.domains.append(LabDomain(name, story))
         self.zones[name] = zone
 
-    def host(self, name: str, script: MXScript, *, door: Door = Door.OPEN, is_signed: bool = False) -> None:
+    def host(
+        self, name: str, script: MXScript, *, port_state: PortState = PortState.OPEN, is_signed: bool = False
+    ) -> None:
         """An MX host with an address of its own."""
         address = f"127.0.2.{len(self.hosts) + 1}"
-        self.hosts.append(LabHost(name, address, replace(script, hostname=name), door))
+        self.hosts.append(LabHost(name, address, replace(script, hostname=name), port_state))
         self.zones[name] = Name({"A": address}, signed=is_signed)
 
     def certificate(self, name: str, kind: Kind = Kind.VALID) -> LabCertificate:
@@ -109,7 +111,7 @@ def _add_plain(world: World) -> None:
     world.add("pkix.test", "TLS with a certificate that an authority vouches for", _mx("mx.pkix.test"))
     world.host("mx.pkix.test", MXScript(tls=MXTLS(world.certificate("mx.pkix.test"))))
     world.add("backup.test", "the first MX is dead, the second takes it", _mx("dead.backup.test", "mx.backup.test"))
-    world.host("dead.backup.test", MXScript(), door=Door.CLOSED)
+    world.host("dead.backup.test", MXScript(), port_state=PortState.CLOSED)
     world.host("mx.backup.test", MXScript(tls=MXTLS(world.certificate("mx.backup.test"))))
     world.add("brokentls.test", "offers TLS and breaks off the handshake", _mx("mx.brokentls.test"))
     world.host("mx.brokentls.test", MXScript(tls=MXTLS(fault=TLSFault.ALERT)))

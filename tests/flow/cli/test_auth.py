@@ -35,8 +35,8 @@ def run(*arguments: str, given: str | bytes = "") -> tuple[object, str]:
 
 def config(tmp_path: Path, *files: str) -> str:
     path = tmp_path / "mailrider.conf"
-    doors = [f"submission unix:///run/x{number} {{\nauth {file}\n}}\n" for number, file in enumerate(files)]
-    path.write_text(f"hostname a.test\nstate_dir {tmp_path}\n" + "".join(doors))
+    endpoints = [f"submission unix:///run/x{number} {{\nauth {file}\n}}\n" for number, file in enumerate(files)]
+    path.write_text(f"hostname a.test\nstate_dir {tmp_path}\n" + "".join(endpoints))
     return str(path)
 
 

@@ -280,8 +280,8 @@ async def test_keys_are_found_wherever_something_is_signed(tmp_path: Path, place
 
 
 async def test_a_certificate_that_all_endpoints_share_is_told_once_if_it_cannot_be_read(tmp_path: Path) -> None:
-    doors = "".join(f"submission unix://{tmp_path}/{name} {{ reject }}\n" for name in ("one", "two"))
-    ran = await check(tmp_path, "--local", more=f"tls absent.pem absent.key\n{doors}")
+    endpoints = "".join(f"submission unix://{tmp_path}/{name} {{ reject }}\n" for name in ("one", "two"))
+    ran = await check(tmp_path, "--local", more=f"tls absent.pem absent.key\n{endpoints}")
     assert ran.code == 78
     assert (ran.err.count("absent.pem cannot be read"), ran.err.count("absent.key cannot be read")) == (1, 1)
 

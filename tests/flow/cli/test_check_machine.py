@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from mailrider.lab.mx_script import Door, MXScript, Stage
+from mailrider.lab.mx_script import MXScript, PortState, Stage
 from mailrider.lab.zones import Fault, signed
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
@@ -259,7 +259,7 @@ def other_certificate(site: Site) -> None:
 
 
 def port_closed(site: Site) -> None:
-    site.against = [Shut(Door.CLOSED)]
+    site.against = [Shut(PortState.CLOSED)]
 
 
 def unwelcome(site: Site) -> None:

@@ -23,7 +23,7 @@ import mailrider
 from mailrider.app import assemble, submission
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
-from mailrider.lab.mx_script import Door, MXScript, Stage
+from mailrider.lab.mx_script import MXScript, PortState, Stage
 from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Rcpt
 from tests.support.loopback import free_port, new_address
@@ -56,11 +56,11 @@ IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="no ::1 here")
 class Shut:
     """A host that nobody answers at, in one of two ways."""
 
-    door: Door
+    port_state: PortState
 
 
-REFUSING = Shut(Door.CLOSED)
-UNANSWERING = Shut(Door.UNANSWERED)
+REFUSING = Shut(PortState.CLOSED)
+UNANSWERING = Shut(PortState.UNANSWERED)
 
 Hosts = "Mapping[str, Sequence[MXScript | Shut]]"
 
@@ -162,7 +162,7 @@ class FewDomains:
 
 def _server(script: MXScript | Shut, port: int) -> LabMX:
     if isinstance(script, Shut):
-        return LabMX(MXScript(), new_address(), port, door=script.door)
+        return LabMX(MXScript(), new_address(), port, port_state=script.port_state)
     return LabMX(script, new_address(), port)
 
 

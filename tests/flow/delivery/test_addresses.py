@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.lab.mx import LabMX
-from mailrider.lab.mx_script import Door, MXScript, Stage
+from mailrider.lab.mx_script import MXScript, PortState, Stage
 from mailrider.lab.zones import Fault
 from tests.flow.delivery.internet import IPV6, REFUSING, Shut, internet, outcome, stages
 from tests.support.loopback import new_address
@@ -136,7 +136,7 @@ async def test_prohibited_addresses_are_passed_over_one_by_one() -> None:
 @IPV6
 async def test_ipv6_that_leads_nowhere_delays_one_connection_by_its_head_start_and_no_other() -> None:
     async with internet({}, directives={"conn_max_idle_count": 0}) as net:
-        dead = await net.enter(LabMX(GOOD, "::1", net.port, door=Door.UNANSWERED))
+        dead = await net.enter(LabMX(GOOD, "::1", net.port, port_state=PortState.UNANSWERED))
         good = await net.enter(LabMX(GOOD, new_address(), net.port))
         net.dns.zones |= {"a.test": {"MX": "10 mx.test"}, "mx.test": {"A": good.address, "AAAA": dead.address}}
         for _ in range(3):

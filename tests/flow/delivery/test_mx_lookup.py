@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.lab.mx import LabMX
-from mailrider.lab.mx_script import Door, MXScript, Stage
+from mailrider.lab.mx_script import MXScript, PortState, Stage
 from mailrider.lab.zones import Fault, Records
 from mailrider.net.local import OwnAddresses
 from tests.flow.delivery.internet import REFUSING, internet, outcome, stages
@@ -270,10 +270,10 @@ async def test_a_message_full_of_mx_records_is_bounded_and_outcomes_are_right() 
 
 async def test_a_dead_host_is_not_waited_for_beyond_its_time() -> None:
     async with internet({}, directives={"connect_timeout": 0.3}) as net:
-        server = await net.enter(LabMX(MXScript(), new_address(), net.port, door=Door.UNANSWERED))
+        server = await net.enter(LabMX(MXScript(), new_address(), net.port, port_state=PortState.UNANSWERED))
         addresses = [server.address, *(new_address() for _ in range(3))]
         for address in addresses[1:]:
-            await net.enter(LabMX(MXScript(), address, net.port, door=Door.UNANSWERED))
+            await net.enter(LabMX(MXScript(), address, net.port, port_state=PortState.UNANSWERED))
         net.dns.zones |= {"a.test": {"MX": "10 mx.test"}, "mx.test": {"A": addresses}}
         result = await net.send_one("x@a.test")
     # How the addresses share the time: tests/unit/delivery/connection/test_connect_time.py.

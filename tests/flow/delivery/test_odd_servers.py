@@ -14,7 +14,7 @@ import pytest
 
 import mailrider
 from mailrider.lab.ca import CA
-from mailrider.lab.mx_script import MXTLS, Close, Door, MXScript, Raw, Silence, Stage, Step, TLSFault
+from mailrider.lab.mx_script import MXTLS, Close, MXScript, PortState, Raw, Silence, Stage, Step, TLSFault
 from mailrider.model.security import TLSLevel
 from mailrider.net.tls import make_server_context
 from mailrider.smtp.capabilities import Capabilities
@@ -397,7 +397,7 @@ async def test_tls_is_tried_again_at_once_with_a_server_that_takes_nothing_in_cl
         assert stages(await net.send_one("x@a.test")) == ["fallback", "delivered"]
         tls = MXTLS(CA().issue(["mx0.a.test"]))
         net.mx("a.test").script = MXScript(tls=tls, replies={Stage.MAIL: [TLS_FIRST, None]})
-        await net.mx("a.test").set_door(Door.OPEN)
+        await net.mx("a.test").set_port_state(PortState.OPEN)
         first, second = [await net.send_one("x@a.test") for _ in range(2)]
     assert (first.status, second.status) == ("deferred", "delivered")
     assert second.security is not None

@@ -12,14 +12,14 @@ from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import AliasUnusable, MailRefused
 from mailrider.model.envelope import Notify, OriginalRecipient
 from mailrider.model.reply import Reply
-from tests.flow.endpoint.door import MESSAGE, open_door
+from tests.flow.endpoint.running_endpoint import MESSAGE, run_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from mailrider.model.address import Mailbox, ReversePath
-    from tests.flow.endpoint.door import Client, Door
+    from tests.flow.endpoint.running_endpoint import Client, RunningEndpoint
 
 ALIASES = """
 postmaster: root
@@ -37,16 +37,18 @@ ELSEWHERE = Reply.make(452, "4.5.3", "in a transaction of its own")
 
 
 @asynccontextmanager
-async def machine(folder: Path, text: str = ALIASES, **changes: object) -> AsyncIterator[tuple[Door, Client]]:
+async def machine(
+    folder: Path, text: str = ALIASES, **changes: object
+) -> AsyncIterator[tuple[RunningEndpoint, Client]]:
     (folder / "aliases").write_text(text)
     (folder / "aliases").chmod(0o644)
     here = Domain("here.test")
     aliases = Aliases(folder / "aliases", here)
 
-    async with open_door(is_submission=True, origin=here, aliases=aliases, **changes) as door:  # type: ignore[arg-type]
-        client = await door.client()
+    async with run_endpoint(is_submission=True, origin=here, aliases=aliases, **changes) as running:  # type: ignore[arg-type]
+        client = await running.client()
         await client.hello()
-        yield door, client
+        yield running, client
 
 
 async def dsn(client: Client, *lines: str, sender: str = "a@example.org") -> str:
@@ -59,8 +61,8 @@ async def dsn(client: Client, *lines: str, sender: str = "a@example.org") -> str
     return await client.hear()
 
 
-def to(door: Door) -> list[str]:
-    return [str(each) for each in door.sink.taken[-1][0].recipients]
+def to(running: RunningEndpoint) -> list[str]:
+    return [str(each) for each in running.sink.taken[-1][0].recipients]
 
 
 @pytest.mark.parametrize(
@@ -78,16 +80,16 @@ def to(door: Door) -> list[str]:
 async def test_names_of_this_machine_are_whom_the_aliases_say(
     tmp_path: Path, names: list[str], expected: list[str]
 ) -> None:
-    async with machine(tmp_path) as (door, client):
+    async with machine(tmp_path) as (running, client):
         assert (await client.send(MESSAGE, *names)).startswith("250")
-        assert to(door) == expected
+        assert to(running) == expected
 
 
 async def test_the_received_field_tells_nobody_who_is_behind_an_alias(tmp_path: Path) -> None:
-    async with machine(tmp_path) as (door, client):
+    async with machine(tmp_path) as (running, client):
         await client.send(MESSAGE, "root")
         await client.send(MESSAGE, "staff")
-        (_, one), (_, several) = door.sink.taken
+        (_, one), (_, several) = running.sink.taken
         assert b"for <root@here.test>" in one
         assert b"for <staff@here.test>" in several
         assert b"example.net" not in one + several
@@ -95,34 +97,34 @@ async def test_the_received_field_tells_nobody_who_is_behind_an_alias(tmp_path: 
 
 # https://github.com/foxcpp/maddy/issues/711: our own words made a message need SMTPUTF8, which its way did not have
 async def test_an_alias_that_is_not_ascii_makes_no_header_that_its_targets_cannot_take(tmp_path: Path) -> None:
-    async with machine(tmp_path, "bücher: ann@example.net\n") as (door, client):
+    async with machine(tmp_path, "bücher: ann@example.net\n") as (running, client):
         await client.ask("MAIL FROM:<a@example.org> SMTPUTF8")
         await client.ask("RCPT TO:<bücher>")
         await client.ask("DATA")
         await client.say(MESSAGE + b".\r\n")
         assert (await client.hear()).startswith("250")
-        ((_, octets),) = door.sink.taken
-        assert to(door) == ["ann@example.net"]
+        ((_, octets),) = running.sink.taken
+        assert to(running) == ["ann@example.net"]
         assert octets.isascii()
 
 
 async def test_the_next_message_does_not_get_the_aliases_of_the_last_one(tmp_path: Path) -> None:
-    async with machine(tmp_path) as (door, client):
+    async with machine(tmp_path) as (running, client):
         await client.send(MESSAGE, "staff")
         (tmp_path / "aliases").write_text("other: dave@example.net\n")
         await client.send(MESSAGE, "staff")
-        assert to(door) == ["staff@here.test"]
+        assert to(running) == ["staff@here.test"]
 
 
 async def test_what_an_alias_was_at_its_rcpt_it_is_at_the_end_of_data(tmp_path: Path) -> None:
-    async with machine(tmp_path) as (door, client):
+    async with machine(tmp_path) as (running, client):
         await client.ask("MAIL FROM:<a@example.org>")
         await client.ask("RCPT TO:<staff>")
         (tmp_path / "aliases").unlink()
         await client.ask("DATA")
         await client.say(MESSAGE + b".\r\n")
         assert (await client.hear()).startswith("250")
-        assert to(door) == ["ann@example.net", "bob@example.net"]
+        assert to(running) == ["ann@example.net", "bob@example.net"]
 
 
 @pytest.mark.parametrize(
@@ -137,13 +139,13 @@ async def test_an_alias_that_leads_nowhere_is_refused_and_told_of(tmp_path: Path
     def judge(_: ReversePath, mailbox: Mailbox, __: Mailbox | None) -> Reply | None:
         return CLOSED if str(mailbox.domain) == "closed.test" else None
 
-    async with machine(tmp_path, judge=judge) as (door, client):
+    async with machine(tmp_path, judge=judge) as (running, client):
         await client.ask("MAIL FROM:<a@example.org>")
         assert (await client.ask(f"RCPT TO:<{name}>")).strip() == reply
         assert (await client.ask("RCPT TO:<root>")).startswith("250")
-        (refused,) = door.noted(MailRefused)
+        (refused,) = running.noted(MailRefused)
         assert refused.recipient == f"{name}@here.test"
-        reasons = [each.reason for each in door.noted(AliasUnusable)]
+        reasons = [each.reason for each in running.noted(AliasUnusable)]
         assert all(str(tmp_path) in each or "circle" in each for each in reasons)
         assert len(reasons) == (name != "half")
 
@@ -164,13 +166,13 @@ async def test_an_alias_with_several_addresses_needs_a_queue(tmp_path: Path) -> 
 
 async def test_a_transaction_takes_no_more_than_a_thousand_addresses_by_aliases(tmp_path: Path) -> None:
     lines = [f"a{each}: {','.join(f'{each}-{number}@example.net' for number in range(600))}\n" for each in range(2)]
-    async with machine(tmp_path, "".join(lines)) as (door, client):
+    async with machine(tmp_path, "".join(lines)) as (running, client):
         await client.ask("MAIL FROM:<a@example.org>")
         assert (await client.ask("RCPT TO:<a0>")).startswith("250")
         assert (await client.ask("RCPT TO:<a1>")).startswith("452 4.5.3")
         await client.ask("RSET")
         assert (await client.send(MESSAGE, "a1")).startswith("250")
-        assert len(to(door)) == 600
+        assert len(to(running)) == 600
 
 
 # RFC 3461 5.2.7 ------------------------------------------------------------------------------------------------------
@@ -180,24 +182,24 @@ WISHES = "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;root@here.test"
 
 
 async def test_one_address_gets_all_wishes_of_the_sender(tmp_path: Path) -> None:
-    async with machine(tmp_path) as (door, client):
+    async with machine(tmp_path) as (running, client):
         await dsn(client, f"<root> {WISHES}")
-        envelope = door.sink.taken[-1][0]
+        envelope = running.sink.taken[-1][0]
         (recipient,) = envelope.recipients
         assert (recipient.notify, recipient.original) == (Notify.SUCCESS | Notify.FAILURE, ORIGINAL)
         assert (envelope.envid, str(envelope.sender)) == ("QQ1", "a@example.org")
-        forwarding = door.sink.arrivals[-1].forwarding
+        forwarding = running.sink.arrivals[-1].forwarding
         assert forwarding is not None
         assert (forwarding.owners, forwarding.expanded, forwarding.lists) == ({}, (), ())
 
 
 async def test_several_addresses_get_all_but_success_and_the_sender_hears_of_that_now(tmp_path: Path) -> None:
-    async with machine(tmp_path) as (door, client):
+    async with machine(tmp_path) as (running, client):
         await dsn(client, f"<staff> {WISHES}", "<root> NOTIFY=NEVER")
-        ann, bob, admin = door.sink.taken[-1][0].recipients
+        ann, bob, admin = running.sink.taken[-1][0].recipients
         assert (ann.notify, ann.original) == (bob.notify, bob.original) == (Notify.FAILURE, ORIGINAL)
         assert admin.notify == Notify.NEVER
-        forwarding = door.sink.arrivals[-1].forwarding
+        forwarding = running.sink.arrivals[-1].forwarding
         assert forwarding is not None
         assert [str(each) for each in forwarding.expanded] == ["staff@here.test"]
         assert (forwarding.owners, forwarding.lists) == ({}, ())
@@ -205,10 +207,10 @@ async def test_several_addresses_get_all_but_success_and_the_sender_hears_of_tha
 
 @pytest.mark.parametrize("sender", ["a@example.org", ""])
 async def test_members_of_a_list_with_an_owner_have_the_owner_as_sender(tmp_path: Path, sender: str) -> None:
-    async with machine(tmp_path) as (door, client):
+    async with machine(tmp_path) as (running, client):
         await dsn(client, f"<list> {WISHES}", sender=sender)
-        ann, cat = door.sink.taken[-1][0].recipients
-        forwarding = door.sink.arrivals[-1].forwarding
+        ann, cat = running.sink.taken[-1][0].recipients
+        forwarding = running.sink.arrivals[-1].forwarding
         assert forwarding is not None
         if sender:
             assert (ann.notify, ann.original, cat.notify, cat.original) == (None, None, None, None)
@@ -222,10 +224,10 @@ async def test_members_of_a_list_with_an_owner_have_the_owner_as_sender(tmp_path
 
 
 async def test_who_is_named_himself_stays_the_senders_business(tmp_path: Path) -> None:
-    async with machine(tmp_path) as (door, client):
+    async with machine(tmp_path) as (running, client):
         await dsn(client, "<ann@example.net> NOTIFY=FAILURE", "<list>")
-        ann, _ = door.sink.taken[-1][0].recipients
+        ann, _ = running.sink.taken[-1][0].recipients
         assert ann.notify == Notify.FAILURE
-        forwarding = door.sink.arrivals[-1].forwarding
+        forwarding = running.sink.arrivals[-1].forwarding
         assert forwarding is not None
         assert [str(each) for each in forwarding.owners] == ["cat@example.net"]

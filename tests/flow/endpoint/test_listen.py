@@ -20,7 +20,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import AddressLeftOut, ClientConnected
 from mailrider.net.listen import NoIPv6
 from mailrider.settings.socket_address import SocketAddress
-from tests.flow.endpoint.door import Client, Sink, welcome
+from tests.flow.endpoint.running_endpoint import Client, Sink, welcome
 from tests.support.loopback import free_port
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from mailrider.queue.ids import IdSource
 from mailrider.settings.pipeline import TargetRef
 from mailrider.settings.socket_address import Scheme, SocketAddress
 from mailrider.testing.clock import FakeClock
-from tests.flow.endpoint.door import HOST, MESSAGE, Client
+from tests.flow.endpoint.running_endpoint import HOST, MESSAGE, Client
 from tests.support.kept import kept
 from tests.support.loopback import free_port
 from tests.support.loops import eventually

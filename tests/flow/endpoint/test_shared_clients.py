@@ -14,7 +14,7 @@ from mailrider.delivery.limits.shares import WorkerShares
 from mailrider.lab.ca import CA
 from mailrider.model.endpoint_event import ClientConnected, ClientTurnedAway
 from mailrider.settings.socket_address import Scheme
-from tests.flow.endpoint.door import HOST, Client, open_door, server_context
+from tests.flow.endpoint.running_endpoint import HOST, Client, run_endpoint, server_context
 from tests.support.loops import eventually
 from tests.support.shared import SharedSupervisor
 
@@ -39,7 +39,7 @@ async def two() -> Two:
 
 
 async def test_a_client_of_one_worker_counts_at_the_other(two: Two) -> None:
-    async with open_door(shares=two.first) as one, open_door(shares=two.second) as other:
+    async with run_endpoint(shares=two.first) as one, run_endpoint(shares=two.second) as other:
         first = await one.client()
         assert await first.hear_codes(1) == [220]
         second = await other.client()
@@ -63,8 +63,8 @@ async def test_who_begins_with_tls_is_counted_as_well(two: Two, tmp_path: Path) 
         return Client(*await asyncio.open_connection(HOST, port, ssl=context, server_hostname="mx.here.test"))
 
     async with (
-        open_door(shares=two.first, scheme=Scheme.TLS, tls=tls) as one,
-        open_door(shares=two.second, scheme=Scheme.TLS, tls=tls) as other,
+        run_endpoint(shares=two.first, scheme=Scheme.TLS, tls=tls) as one,
+        run_endpoint(shares=two.second, scheme=Scheme.TLS, tls=tls) as other,
     ):
         first = one.known(await connect(one.port))
         assert await first.hear_codes(1) == [220]
@@ -79,15 +79,15 @@ async def test_who_waits_for_the_supervisor_when_the_endpoint_closes_is_let_go(
     two: Two, tmp_path: Path, scheme: Scheme
 ) -> None:
     two.supervisor.all[0].to_worker.stopped = True
-    async with open_door(shares=two.first, scheme=scheme, tls=server_context(CA(), tmp_path)) as door:
-        client = await door.client()
-        await eventually(lambda: door.endpoint.connections)
-        await door.endpoint.close(0)
+    async with run_endpoint(shares=two.first, scheme=scheme, tls=server_context(CA(), tmp_path)) as running:
+        client = await running.client()
+        await eventually(lambda: running.endpoint.connections)
+        await running.endpoint.close(0)
         assert (await client.rest())[:3] in {b"", b"421"}
 
 
 async def test_without_an_answer_the_client_is_told_to_come_again(two: Two) -> None:
     two.supervisor.all[0].to_worker.stopped = True
-    async with open_door(shares=two.first) as door:
-        client = await door.client()
+    async with run_endpoint(shares=two.first) as running:
+        client = await running.client()
         assert await client.rest() == b"421 4.3.2 Service not available, try again later\r\n"

@@ -25,10 +25,10 @@ from mailrider.lab.mx_script import (
     Action,
     Behind,
     Close,
-    Door,
     Endless,
     Later,
     MXScript,
+    PortState,
     Raw,
     Silence,
     Slowly,
@@ -586,19 +586,19 @@ async def test_starttls_granted_without_any_ends_the_connection() -> None:
         client.writer.close()
 
 
-# Doors, and the end ---------------------------------------------------------------------------------------------------
+# Closed ports, and the end --------------------------------------------------------------------------------------------
 
 
-async def test_a_closed_door_refuses_and_opens_later() -> None:
-    async with LabMX(door=Door.CLOSED) as mx:
+async def test_a_closed_port_refuses_and_opens_later() -> None:
+    async with LabMX(port_state=PortState.CLOSED) as mx:
         port = mx.port
         with pytest.raises(ConnectionRefusedError):
             await connect(mx)
-        await mx.set_door(Door.OPEN)
+        await mx.set_port_state(PortState.OPEN)
         assert mx.port == port
         client = await connect(mx)
         assert await client.hear() == GREETING
-        await mx.set_door(Door.CLOSED)
+        await mx.set_port_state(PortState.CLOSED)
         assert await client.rest() == b""
         await mx.wait_closed()
         client.writer.close()
@@ -606,8 +606,8 @@ async def test_a_closed_door_refuses_and_opens_later() -> None:
             await connect(mx)
 
 
-async def test_an_unanswered_door_leaves_clients_waiting() -> None:
-    async with LabMX(door=Door.UNANSWERED) as mx:
+async def test_an_unanswered_port_leaves_clients_waiting() -> None:
+    async with LabMX(port_state=PortState.UNANSWERED) as mx:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await connect(mx)
@@ -618,7 +618,7 @@ async def test_it_listens_on_ipv6_too() -> None:
         client = await connect(mx)
         assert await client.hear() == GREETING
         client.writer.close()
-    async with LabMX(address="::1", door=Door.CLOSED) as mx:
+    async with LabMX(address="::1", port_state=PortState.CLOSED) as mx:
         with pytest.raises(ConnectionRefusedError):
             await connect(mx)
 

@@ -58,8 +58,8 @@ def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Terminal:
 
 
 def test_a_queue_in_the_block_of_an_endpoint_can_be_looked_into_too(terminal: Terminal) -> None:
-    door = "submission tcp://127.0.0.1:1587 {\ndeliver_to queue {"
-    text = terminal.config.read_text().replace("target.queue mail {", door)
+    submission = "submission tcp://127.0.0.1:1587 {\ndeliver_to queue {"
+    text = terminal.config.read_text().replace("target.queue mail {", submission)
     terminal.config.write_text(f"{text}}}\n")
     id = terminal.send("b@example.net")
     assert terminal.code == 0

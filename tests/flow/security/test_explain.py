@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from mailrider.lab.ca import Kind
-from mailrider.lab.mx_script import MXTLS, Close, Door, MXScript, Stage, TLSFault
+from mailrider.lab.mx_script import MXTLS, Close, MXScript, PortState, Stage, TLSFault
 from mailrider.lab.sts import PolicyHost, policy
 from mailrider.lab.zones import Fault, Name, Records
 from mailrider.smtp.commands import Connect, Ehlo, Quit, StartTLS
@@ -139,7 +139,7 @@ async def in_testing_misses(net: SecureNet) -> None:
 
 async def port_blocked(net: SecureNet) -> None:
     await net.add(DOMAIN)
-    await net.mx[DOMAIN].set_door(Door.CLOSED)
+    await net.mx[DOMAIN].set_port_state(PortState.CLOSED)
 
 
 async def handshake_broken(net: SecureNet) -> None:

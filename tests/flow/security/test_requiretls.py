@@ -10,7 +10,7 @@ import pytest
 
 import mailrider
 from mailrider.lab.ca import Kind
-from mailrider.lab.mx_script import MXTLS, Door, MXScript, Stage, TLSFault
+from mailrider.lab.mx_script import MXTLS, MXScript, PortState, Stage, TLSFault
 from mailrider.lab.zones import Fault, Name
 from mailrider.smtp.capabilities import FULL_OFFER
 from tests.flow.security.net import MESSAGE, WAIVED, SecureNet, ee, fate, levels, send, told_nothing
@@ -89,7 +89,7 @@ async def nowhere(_: SecureNet, __: str) -> None:
 
 async def closed(net: SecureNet, domain: str) -> None:
     await by_dane()(net, domain)
-    await net.mx[domain].set_door(Door.CLOSED)
+    await net.mx[domain].set_port_state(PortState.CLOSED)
 
 
 async def names_another(net: SecureNet, domain: str) -> None:

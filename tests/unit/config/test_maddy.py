@@ -178,9 +178,9 @@ def test_everything_that_does_not_load_is_named_with_what_to_write_instead() -> 
 
 def test_the_rest_of_it_loads_and_does_what_it_did() -> None:
     configuration = moved()
-    door = next(each.settings for each in configuration.endpoints if each.kind == "submission")
-    assert isinstance(door, SubmissionSettings)
-    own = pipeline_for(door, ReversePath.parse("a@example.net"))
+    endpoint = next(each.settings for each in configuration.endpoints if each.kind == "submission")
+    assert isinstance(endpoint, SubmissionSettings)
+    own = pipeline_for(endpoint, ReversePath.parse("a@example.net"))
     assert own.check is not None
     assert own.check.authorize_sender is not None
     assert decide(own, Mailbox.parse("postmaster")) == TargetRef("local_routing")
@@ -189,7 +189,9 @@ def test_the_rest_of_it_loads_and_does_what_it_did() -> None:
     assert world.deliver_to == TargetRef("remote_queue")
     (signed,) = world.modify.dkim  # type: ignore[union-attr] # it is a block of an endpoint
     assert ([each.ascii for each in signed.domains], signed.selector) == (["example.org", "example.net"], "default")
-    assert str(decide(pipeline_for(door, ReversePath.parse("a@b.test")), Mailbox.parse("x@y.test"))).startswith("501")
+    assert str(decide(pipeline_for(endpoint, ReversePath.parse("a@b.test")), Mailbox.parse("x@y.test"))).startswith(
+        "501"
+    )
 
 
 def test_a_name_may_mean_different_things_in_different_blocks() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CALL = cast("ConnectRequest", None)
 
 
-class Door:
+class FakeSession:
     """A session that is asked to log in, and ends that with an exception, if it has one."""
 
     def __init__(self, error: BaseException | None) -> None:
@@ -48,9 +48,9 @@ class Opened(AuthenticatingConnector):
         return SimpleNamespace(refusal=None)
 
 
-async def open_through(door: Door, monkeypatch: pytest.MonkeyPatch) -> Session:
-    async def opened(*_: object) -> Door:
-        return door
+async def open_through(session: FakeSession, monkeypatch: pytest.MonkeyPatch) -> Session:
+    async def opened(*_: object) -> FakeSession:
+        return session
 
     monkeypatch.setattr(Connector, "open", opened)
     return await Opened().open(CALL)
@@ -62,16 +62,16 @@ async def open_through(door: Door, monkeypatch: pytest.MonkeyPatch) -> Session:
 async def test_a_connection_that_did_not_log_in_is_closed(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    door = Door(error)
+    session = FakeSession(error)
     with pytest.raises(type(error)):
-        await open_through(door, monkeypatch)
-    assert door.is_aborted
+        await open_through(session, monkeypatch)
+    assert session.is_aborted
 
 
 async def test_a_connection_that_logged_in_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    door = Door(None)
-    await open_through(door, monkeypatch)
-    assert not door.is_aborted
+    session = FakeSession(None)
+    await open_through(session, monkeypatch)
+    assert not session.is_aborted
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
 from mailrider.smtp.server import MAX_BACKLOG
 from mailrider.testing.clock import FakeClock
-from tests.flow.endpoint.door import Sink, welcome
+from tests.flow.endpoint.running_endpoint import Sink, welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,8 +59,8 @@ class FakeWire:
         raise AssertionError("nobody asked for TLS")
 
 
-class Doorkeeper:
-    """Lets everybody in."""
+class AnyLogin:
+    """Takes every name and password."""
 
     async def verify(self, _: Credentials) -> bool | Reply:
         return True
@@ -82,7 +82,7 @@ class Visit:
             self.events.append,
             lambda _: "id1",
             Memory(),
-            authenticator=Doorkeeper(),
+            authenticator=AnyLogin(),
         )
         channel: Any = self.wire
         self.session = ClientSession(self.service, channel, Client("127.0.0.1", is_local=True))

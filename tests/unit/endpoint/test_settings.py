@@ -130,12 +130,12 @@ WEAK = {
 
 
 @pytest.mark.parametrize(
-    ("door", "is_choice"),
+    ("endpoint", "is_choice"),
     [("smtp", True), ("submission", False)],
     ids=["servers come again, and who is unknown is told at once", "mail programs show it as an error"],
 )
-def test_mail_that_is_not_queued_may_be_meant_where_servers_bring_it(door: str, is_choice: bool) -> None:
-    configuration = loads(f"{TARGETS}{door} tcp://127.0.0.1:25 {{\ndeliver_to &store\n}}")
+def test_mail_that_is_not_queued_may_be_meant_where_servers_bring_it(endpoint: str, is_choice: bool) -> None:
+    configuration = loads(f"{TARGETS}{endpoint} tcp://127.0.0.1:25 {{\ndeliver_to &store\n}}")
     settings = configuration.endpoints[0].settings
     assert isinstance(settings, EndpointSettings)
     (spot,) = weak_spots(settings, lambda name: configuration.targets[name].settings)

@@ -172,10 +172,10 @@ def test_what_would_let_in_too_many_is_refused(lines: str, told: str) -> None:
 
 def test_a_private_network_may_be_trusted_beyond_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     text = WHOLE.replace("{ }", "{{ }}").format("trust 10.20.0.0/16 fd00::/8\nsender_domains example.org example.net")
-    (door,) = loads(text).endpoints
-    assert isinstance(door.settings, SubmissionSettings)
-    assert door.settings.trust == (ip_network("10.20.0.0/16"), ip_network("fd00::/8"))
-    assert not door.settings.needs_login
+    (endpoint,) = loads(text).endpoints
+    assert isinstance(endpoint.settings, SubmissionSettings)
+    assert endpoint.settings.trust == (ip_network("10.20.0.0/16"), ip_network("fd00::/8"))
+    assert not endpoint.settings.needs_login
     for inside in (False, True):
         monkeypatch.setattr(faults, "container", lambda inside=inside: inside)
-        assert any("in a container" in text for text, *_ in weak_spots(door.settings, lambda _: None)) is inside
+        assert any("in a container" in text for text, *_ in weak_spots(endpoint.settings, lambda _: None)) is inside

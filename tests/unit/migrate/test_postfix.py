@@ -106,7 +106,7 @@ def settings(configuration: Configuration, name: str) -> Any:
     return configuration.target(name).settings
 
 
-def doors(configuration: Configuration) -> dict[str, EndpointSettings]:
+def endpoints(configuration: Configuration) -> dict[str, EndpointSettings]:
     found: dict[str, EndpointSettings] = {}
     for each in configuration.endpoints:
         assert isinstance(each.settings, EndpointSettings)
@@ -165,7 +165,7 @@ def test_a_password_is_never_written_and_stands_in_a_file_instead() -> None:
 
 
 def test_services_become_endpoints() -> None:
-    found = doors(loaded(migrated(RELAY, MASTER)))
+    found = endpoints(loaded(migrated(RELAY, MASTER)))
     assert list(found) == [
         "unix:///run/mailrider/submission.sock",
         "tcp://0.0.0.0:25 tcp://[::]:25",
@@ -180,12 +180,12 @@ def test_services_become_endpoints() -> None:
         ["example.org"],
     )
     for name in ("tcp://0.0.0.0:587 tcp://[::]:587", "tls://0.0.0.0:465 tls://[::]:465"):
-        door = found[name]
-        assert door.auth is not None
-        assert door.max_message_size == 20971520
-        assert door.check is not None
-        assert door.check.authorize_sender is not None
-        rights = {each.user: {str(own) for own in each.own} for each in door.check.authorize_sender.user}
+        endpoint = found[name]
+        assert endpoint.auth is not None
+        assert endpoint.max_message_size == 20971520
+        assert endpoint.check is not None
+        assert endpoint.check.authorize_sender is not None
+        rights = {each.user: {str(own) for own in each.own} for each in endpoint.check.authorize_sender.user}
         assert rights == {"ann": {"ann@example.org", "example.net"}, "bob": {"example.net"}}
     text = migrated(RELAY, MASTER)
     assert "these have to log in: 203.0.113.0/24" in text
@@ -202,10 +202,10 @@ def test_services_become_endpoints() -> None:
 )
 def test_programs_that_hand_in_mail_at_localhost_go_on(interfaces: str, networks: str, trusted: list[str]) -> None:
     main = f"myhostname = mx.example.org\nmydomain = example.org\ninet_interfaces = {interfaces}\n"
-    found = doors(loaded(migrated(f"{main}mynetworks = {networks}\n", "smtp inet n - y - - smtpd\n")))
-    (door,) = [each for name, each in found.items() if ":25" in name]
-    assert isinstance(door, SubmissionSettings)
-    assert [str(each) for each in door.trust] == trusted
+    found = endpoints(loaded(migrated(f"{main}mynetworks = {networks}\n", "smtp inet n - y - - smtpd\n")))
+    (endpoint,) = [each for name, each in found.items() if ":25" in name]
+    assert isinstance(endpoint, SubmissionSettings)
+    assert [str(each) for each in endpoint.trust] == trusted
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_programs_that_hand_in_mail_at_localhost_go_on(interfaces: str, networks
 )
 def test_port_25_is_open_to_whom_an_address_may_let_in(lines: str, listen: str) -> None:
     for master in (None, "smtp inet n - y - - smtpd\n"):
-        assert list(doors(loaded(migrated(f"{lines}\n", master))))[1:] == [listen]
+        assert list(endpoints(loaded(migrated(f"{lines}\n", master))))[1:] == [listen]
 
 
 def test_mail_from_the_world_goes_to_the_mailboxes_that_speak_lmtp() -> None:
@@ -231,9 +231,9 @@ def test_mail_from_the_world_goes_to_the_mailboxes_that_speak_lmtp() -> None:
     )
     text = migrated(main, MASTER)
     configuration = loaded(text)
-    (door,) = [each.settings for each in configuration.endpoints if each.kind == "smtp"]
-    assert isinstance(door, EndpointSettings)
-    (rule,) = door.destination
+    (endpoint,) = [each.settings for each in configuration.endpoints if each.kind == "smtp"]
+    assert isinstance(endpoint, EndpointSettings)
+    (rule,) = endpoint.destination
     assert [str(each) for each in rule.matches] == ["example.org", "example.net"]
     mailboxes = settings(configuration, "mailboxes")
     assert type(mailboxes) is LMTPSettings
@@ -244,8 +244,8 @@ def test_mail_from_the_world_goes_to_the_mailboxes_that_speak_lmtp() -> None:
 def test_tls_policies_of_domains_become_targets_of_their_own() -> None:
     text = migrated(MAIN, MASTER)
     configuration = loaded(text)
-    door = doors(configuration)["unix:///run/mailrider/submission.sock"]
-    targets = {str(match): str(rule.route.deliver_to) for rule in door.destination for match in rule.matches}
+    endpoint = endpoints(configuration)["unix:///run/mailrider/submission.sock"]
+    targets = {str(match): str(rule.route.deliver_to) for rule in endpoint.destination for match in rule.matches}
     assert targets["partner.example"] == "&outqueue_secure"
     assert targets["bank.example"] == targets["friend.example"] == "&outqueue_encrypt"
     assert targets["old.example"] == "&outqueue_may"
@@ -269,8 +269,8 @@ def test_tls_policies_of_domains_become_targets_of_their_own() -> None:
 def test_transports_become_destinations() -> None:
     text = migrated(MAIN, MASTER)
     configuration = loaded(text)
-    door = doors(configuration)["unix:///run/mailrider/submission.sock"]
-    routes = {str(match): rule.route for rule in door.destination for match in rule.matches}
+    endpoint = endpoints(configuration)["unix:///run/mailrider/submission.sock"]
+    routes = {str(match): rule.route for rule in endpoint.destination for match in rule.matches}
     assert str(settings(configuration, "route1").host[0]) == "unix:///var/spool/postfix/private/lists"
     assert str(settings(configuration, "route2").host[0]) == "tcp://10.1.2.3:2525"
     assert str(routes["lists.example"].deliver_to) == "&route1_queue"
@@ -369,7 +369,7 @@ def test_a_refusal_whose_text_no_argument_can_be_is_one_without_a_text(said: str
 def test_logins_need_a_certificate() -> None:
     text = migrated("myhostname = a.test\n", MASTER)
     assert "passwords go over TLS only, and main.cf names no certificate" in text
-    assert not any("587" in each for each in doors(loaded(text)))
+    assert not any("587" in each for each in endpoints(loaded(text)))
 
 
 def test_every_parameter_in_the_tables_is_one_or_the_other() -> None:

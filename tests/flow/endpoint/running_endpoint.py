@@ -70,8 +70,8 @@ class Sink:
 
 
 @dataclass
-class Door:
-    """What a test has in its hands."""
+class RunningEndpoint:
+    """An open endpoint, and all that it gave away: messages, events, clients."""
 
     endpoint: Endpoint
     sink: Sink
@@ -103,7 +103,7 @@ def server_context(ca: CA, folder: Path) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def open_door(
+async def run_endpoint(
     *,
     sink: Sink | None = None,
     limits: ConnectionLimits | None = None,
@@ -115,7 +115,7 @@ async def open_door(
     proxies: Collection[IPv4Network | IPv6Network] = (),
     shares: ClientShares | None = None,
     **changes: Any,
-) -> AsyncIterator[Door]:
+) -> AsyncIterator[RunningEndpoint]:
     """An endpoint that takes everything, but for what is said otherwise."""
     sink = sink or Sink()
     events: list[Event] = []
@@ -135,12 +135,12 @@ async def open_door(
     address = SocketAddress(scheme, path=path) if path else SocketAddress(scheme, IPv4Address(HOST), 0)
     endpoint = Endpoint(replace(service, **changes), [address], limits or ConnectionLimits(), proxies, shares)
     await endpoint.open(bind_socket)
-    door = Door(endpoint, sink, events, memory, endpoint.ports[0])
+    running = RunningEndpoint(endpoint, sink, events, memory, endpoint.ports[0])
     try:
-        yield door
+        yield running
     finally:
         await endpoint.close(0)
-        for client in door.clients:
+        for client in running.clients:
             client.writer.transport.abort()
         await eventually(lambda: endpoint.connections == 0)
         await eventually(lambda: memory.left == full)
