@@ -285,7 +285,8 @@ def _pass_on(source: int, connection: socket.socket) -> None:
 
 
 def _connect(paths: Sequence[Path]) -> socket.socket:
-    path = next((each for each in paths if each.exists()), paths[0])
+    # `os.path.exists`: a folder that we may not look into is no reason to fail before the others are tried.
+    path = next((each for each in paths if os.path.exists(each)), paths[0])
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(PATIENCE)
     try:

@@ -390,6 +390,27 @@ def test_without_a_configuration_the_usual_places_are_tried(tmp_path: Path, monk
     assert daemon.message
 
 
+def test_a_folder_that_we_may_not_look_into_is_told_as_a_socket_that_we_may_not_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon(tmp_path)
+    look = os.stat
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    def refuse_the_socket(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path == daemon.socket:
+            refuse()
+        return look(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(sys, "stdin", _stdin(MESSAGE))
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(os, "stat", refuse_the_socket)
+    assert run(["-i", "b@example.net"], str(daemon.config)) == os.EX_NOPERM
+    assert capsys.readouterr().err == f"sendmail: {daemon.socket} may not be used: Permission denied\n"
+
+
 def test_a_socket_that_we_may_not_use_is_no_reason_to_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
