@@ -45,6 +45,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "trace": "mailrider.cli.trace",
 }
 
+_FOR_ALL_COMMANDS: Final = ("-c", "--config")
+
 
 class _Commands(click.Group):
     """A group that imports a command when it is asked for."""
@@ -72,8 +74,7 @@ def _show_whole_sentences(command: click.Command) -> None:
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "-c",
-    "--config",
+    *_FOR_ALL_COMMANDS,
     metavar="FILE",
     help="The configuration; default: ./mailrider.conf, /etc/mailrider/mailrider.conf, built-in.",
 )
@@ -97,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130  # as a shell reports SIGINT
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption) and (option := error.option_name) in _FOR_ALL_COMMANDS:
+            say(f"{option} stands in front of the command: mailrider {option} FILE COMMAND")
         code = os.EX_USAGE
     except ConfigError as error:
         say(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -53,3 +54,15 @@ def test_lists_of_commands_have_whole_sentences(
     assert listed
     assert not [line for line in listed.splitlines() if line.endswith("...")]
     assert max(map(len, ran.out.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("words", ["run -c FILE", "setup example.org -c FILE", "queue list --config FILE"])
+def test_who_names_the_configuration_behind_the_command_is_told_where_it_stands(words: str) -> None:
+    option = words.split()[-2]
+    ran = run_here(*words.split())
+    assert ran.code == os.EX_USAGE
+    assert f"{option} stands in front of the command: mailrider {option} FILE COMMAND" in ran.err
+
+
+def test_nobody_is_told_so_of_an_option_that_no_command_knows() -> None:
+    assert "in front of the command" not in run_here("run", "--unknown").err
