@@ -89,7 +89,7 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
             "sender",
             type=TEXT,
             metavar="TEXT",
-            help='Whose sender\'s address contains that; "" is the null reverse-path of notifications.',
+            help='Whose sender\'s address contains that; "" means notifications, which have no sender.',
         ),
     ):
         command = option(command)
@@ -104,7 +104,7 @@ def _id(text: str) -> int:
 
 
 def _tell_unknown(id: str) -> None:
-    say(f"no message {id} is queued")
+    say(f"no message {id} is queued; mailrider trace {id} says what became of it")
 
 
 def _print(*lines: Any) -> None:

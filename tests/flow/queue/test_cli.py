@@ -314,7 +314,7 @@ def test_an_unknown_id_is_an_error_that_names_it(terminal: Terminal, command: st
         terminal.send("b@example.net")
     terminal("queue", command, "0d7m3k9q2xv4t")
     assert terminal.code == os.EX_UNAVAILABLE
-    assert "no message 0d7m3k9q2xv4t is queued" in terminal.errors
+    assert "no message 0d7m3k9q2xv4t is queued; mailrider trace 0d7m3k9q2xv4t says what became of it" in terminal.errors
 
 
 def test_beside_an_unknown_id_the_known_ones_have_their_turn(terminal: Terminal) -> None:
