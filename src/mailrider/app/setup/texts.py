@@ -69,7 +69,8 @@ def zone_fragment(
     dkim_records: Sequence[str],
 ) -> Iterator[str]:
     """Lines of a zone file. Those that begin with ; are for people."""
-    yield f"; The records that mail of {domain} needs. A name that has such a record already keeps one, put together."
+    yield f"; The records that mail of {domain} needs. A name may have only one record for SPF and one for DMARC:"
+    yield "; where it has one already, change that one."
     if addresses:
         for address in addresses:
             yield f"{hostname}. IN {'A' if address.version == 4 else 'AAAA'} {address}"
@@ -86,6 +87,6 @@ def zone_fragment(
     yield f'_dmarc.{domain}. IN TXT "v=DMARC1; p=quarantine; rua=mailto:postmaster@{domain}"'
     yield f'_smtp._tls.{domain}. IN TXT "v=TLSRPTv1; rua=mailto:postmaster@{domain}"'
     if addresses:
-        yield "; Ask whoever gave you the addresses for their names:"
+        yield "; The hoster who gave you the addresses sets these PTR records; ask for them:"
         for address in addresses:
             yield f"; {reverse_name(address)}. IN PTR {hostname}."
