@@ -35,7 +35,10 @@ BACKLOG = 1024
 RESERVED = 1024
 """The first port that everybody may listen on."""
 _HANDED_OVER = f"; ports below {RESERVED} are root's: let systemd hand it over (mailrider.socket), or take a higher one"
-
+_CURES: Final = {
+    errno.EADDRINUSE: "; another program has this port, ss -ltnp tells root which: stop it, or take another port",
+    errno.EADDRNOTAVAIL: "; this machine has no such address, ip address lists those that it has",
+}
 
 PROXY_TIMEOUT: Final = 5.0  # seconds for a proxy's header, which it sends at once
 MAX_UNANNOUNCED: Final = 1000  # connections of proxies that wait for their header
@@ -257,9 +260,15 @@ def tcp_socket(address: IPv4Address | IPv6Address, port: int) -> socket.socket:
         opened.close()
         if isinstance(address, IPv6Address) and address.is_unspecified and error.errno == errno.EADDRNOTAVAIL:
             raise NoIPv6(f"cannot listen on {where}: IPv6 is switched off") from error
-        reserved = isinstance(error, PermissionError) and port < RESERVED
-        raise _cannot_listen(where, error, _HANDED_OVER if reserved else "") from error
+        raise _cannot_listen(where, error, _advice(error, port)) from error
     return opened
+
+
+def _advice(error: OSError, port: int) -> str:
+    """What to do where a port cannot be had."""
+    if isinstance(error, PermissionError) and port < RESERVED:
+        return _HANDED_OVER
+    return _CURES.get(error.errno or 0, "")
 
 
 def unix_socket(path: Path, mode: int) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
@@ -85,11 +86,21 @@ def test_a_port_in_use_is_an_error_that_says_so(loop: str) -> None:
     async def scenario() -> None:
         async with await listen(CLOCK, LOOPBACK, 0, Recorder) as listener:
             with pytest.raises(
-                LocalError, match=rf"cannot listen on \[127\.0\.0\.1\]:{listener.port}: Address already"
+                LocalError,
+                match=rf"cannot listen on \[127\.0\.0\.1\]:{listener.port}: Address already in use; another program",
             ):
                 await listen(CLOCK, LOOPBACK, listener.port, Recorder)
 
     run_clean(loop, scenario())
+
+
+def test_an_address_of_another_machine_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(LocalError, match="requested address; this machine has no such address, ip address lists"):
+        tcp_socket(LOOPBACK, 2525)
 
 
 def test_a_port_that_is_roots_says_who_may_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
