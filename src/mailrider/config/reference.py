@@ -8,9 +8,10 @@ hand and is not touched.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mailrider.config.kinds import ENDPOINTS, KINDS
 from mailrider.config.settings import Globals
@@ -29,6 +30,7 @@ COMMAND = "python -m mailrider.config.reference"
 DIRECTORY = Path("docs/reference")
 _WRITTEN = f"<!-- Written by `{COMMAND}` from the settings: change those, not this. -->"
 _LANGUAGE = ("language.md", "The language", "comments, quotes, blocks, macros, snippets, imports, values")
+_SENTENCE_END: Final = re.compile(r"(?<!\.)\. ")  # not the `...` of an example
 
 # The pages beside those of KINDS: file name, title, what it is about, the settings. Other blocks are sections.
 _ALONE: tuple[tuple[str, str, type[Settings]], ...] = (
@@ -55,7 +57,8 @@ def pages() -> dict[str, str]:
     index = [_WRITTEN, "", "# Configuration reference", ""]
     index.append(f"- [{_LANGUAGE[1]}]({_LANGUAGE[0]}): {_LANGUAGE[2]}")
     index += [
-        f"- [{title}]({name}.md): {_about(cls)[0].split('. ', 1)[0].rstrip('.')}" for name, title, cls in _OWN_PAGES
+        f"- [{title}]({name}.md): {_SENTENCE_END.split(_about(cls)[0], 1)[0].rstrip('.')}"
+        for name, title, cls in _OWN_PAGES
     ]
     return {"README.md": "\n".join(index) + "\n", **written}
 

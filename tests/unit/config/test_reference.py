@@ -63,6 +63,12 @@ DIRECT = {
 }
 
 
+def test_the_list_of_pages_cuts_no_example_short() -> None:
+    lines = [line for line in pages()["README.md"].splitlines() if line.startswith("- ")]
+    assert [line for line in lines if line.count("`") % 2 or line.count("{") != line.count("}")] == []
+    assert any(line.endswith("Options of `tls CERT KEY { ... }`") for line in lines)
+
+
 def test_links_of_the_manual_lead_somewhere() -> None:
     for name, text in pages().items():
         headings = {line.lstrip("# ").strip("`") for line in text.splitlines() if line.startswith("#")}
