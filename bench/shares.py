@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from mailrider.app.share_service import ShareService
-from mailrider.app.worker_link import Link
+from mailrider.app.worker_link import WorkerLink
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.lines import Line
 from mailrider.delivery.limits.share_client import ShareClient
@@ -35,7 +35,7 @@ async def _supervise(ends: list[socket.socket]) -> None:
     service = ShareService()
     links = []
     for number, end in enumerate(ends):
-        link = Link()
+        link = WorkerLink()
         link.on_other = lambda kind, body, number=number: service.received(number, kind, body)
         await link.open(end)
         service.worker_came(number, link, 1)
@@ -51,7 +51,7 @@ def _cpu(pid: int) -> float:
 
 
 async def _measure(end: socket.socket, supervisor: int, asks: int) -> None:
-    link = Link()
+    link = WorkerLink()
     client = ShareClient(link, SystemClock(), 2)
     await link.open(end)
     for line in LINES:

@@ -28,7 +28,7 @@ from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
-from mailrider.lab.mx_script import Later, MXScript, Stage
+from mailrider.lab.mx_script import DelayedReply, MXScript, Stage
 from mailrider.model.queue_event import RecipientDone
 
 if TYPE_CHECKING:
@@ -89,14 +89,14 @@ async def send_other_mail(queue: Queue, tally: Tally, messages: int) -> float:
 
 async def measure(case: str, names: int, messages: int) -> float:
     """One case, in a queue of its own."""
-    late = Later(COMMAND_TIMEOUT - 0.5)
+    late = DelayedReply(COMMAND_TIMEOUT - 0.5)
     tarpit = MXScript(replies={Stage.MAIL: late, Stage.RCPT: late, Stage.DATA: late})
     tally = Tally()
     async with AsyncExitStack() as stack:
         dns = await stack.enter_async_context(LabDNS(zones(names), "127.0.2.53", DNS_PORT))
         await stack.enter_async_context(LabMX(tarpit, "127.0.2.1", PORT))
         for number in range(SERVERS):
-            takes = MXScript(replies={Stage.END: Later(TAKING)})
+            takes = MXScript(replies={Stage.END: DelayedReply(TAKING)})
             await stack.enter_async_context(LabMX(takes, f"127.0.2.{number + 10}", PORT))
         settings = RemoteSettings(
             hostname="sender.test",

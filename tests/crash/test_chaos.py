@@ -37,7 +37,7 @@ import pytest
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_connection import LabMessage
-from mailrider.lab.mx_script import Close, Later, MXScript, Stage
+from mailrider.lab.mx_script import Close, DelayedReply, MXScript, Stage
 from mailrider.lab.zones import Fault
 from mailrider.model.address import NULL_PATH, Mailbox
 from mailrider.queue.ids import SHARDS, first_id_at, format_id, parse_id, place_of
@@ -230,15 +230,15 @@ def faulty(rng: random.Random) -> MXScript:
         name = str(getattr(command, "mailbox", "")).partition("@")[0]
         if is_unknown(name):
             return "550 5.1.1 No such user"
-        return rng.choice(("450 4.2.0 Later", Close(), Later(0.2))) if rng.random() < 0.1 else None
+        return rng.choice(("450 4.2.0 Later", Close(), DelayedReply(0.2))) if rng.random() < 0.1 else None
 
     return MXScript(
         replies={
-            Stage.CONNECT: sometimes(0.05, Close(), "421 4.3.2 Busy", Later(0.3)),
+            Stage.CONNECT: sometimes(0.05, Close(), "421 4.3.2 Busy", DelayedReply(0.3)),
             Stage.MAIL: sometimes(0.03, "451 4.3.0 Not now", Close(), "421 4.3.2 Busy"),
             Stage.RCPT: recipient,
             Stage.DATA: sometimes(0.03, "451 4.3.0 Not now", Close()),
-            Stage.END: sometimes(0.06, "451 4.3.0 Not now", Close(), Later(0.3), Later(1.5)),
+            Stage.END: sometimes(0.06, "451 4.3.0 Not now", Close(), DelayedReply(0.3), DelayedReply(1.5)),
         }
     )
 

@@ -26,11 +26,11 @@ class MemoryWire:
         self._handlers: dict[str, Callable[[Any], None]] = {}
 
     def on(self, kind: str, handler: Callable[[Any], None]) -> None:
-        """See `Link`."""
+        """See `WorkerLink`."""
         self._handlers[kind] = handler
 
     def send(self, kind: str, body: Any = None) -> None:
-        """See `Link`."""
+        """See `WorkerLink`."""
         self.frames += 1
         self._held.append((kind, json.dumps(body)))
         asyncio.get_running_loop().call_soon(self._deliver)

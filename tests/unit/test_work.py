@@ -23,7 +23,7 @@ from mailrider.dkim.sign import INLINE_HEADER, DKIMSigning, Signer, body_hash
 from mailrider.dns.answer import RecordType
 from mailrider.dns.wire import Question, decode_reply
 from mailrider.dsn.compose import compose
-from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
+from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, NotifiedRecipient
 from mailrider.dsn.parts import redact
 from mailrider.endpoint.message import MAX_MENDED
 from mailrider.endpoint.pipeline.authorize import AuthorizeSender, AuthorizeSettings
@@ -56,7 +56,7 @@ from mailrider.mtasts.record import find_record
 from mailrider.queue.bounces import INLINE as INLINE_TOLD
 from mailrider.smtp.capabilities import FULL_OFFER, parse_capabilities
 from mailrider.smtp.commands import decode_original_recipient
-from mailrider.smtp.content import Content, Mender, Stuffer
+from mailrider.smtp.content import Content, DotStuffer, Mender
 from mailrider.smtp.data import ChunkInspector, DataDecoder
 from mailrider.smtp.mend_header import mend_header
 from mailrider.smtp.parse import parse_command
@@ -170,13 +170,13 @@ def notification(
     body: bytes = b".",
 ) -> Notification:
     """About so many recipients, each with as much of what strangers choose as there can be."""
-    told: list[Told] = []
+    told: list[NotifiedRecipient] = []
     for number in range(count):
         who = Recipient(
             Mailbox(f"{local}{number}", Domain("known.test")), None, OriginalRecipient("utf-8", original[:500])
         )
         told.append(
-            Told(
+            NotifiedRecipient(
                 who,
                 NotifiedAction.FAILED,
                 Failed(who, Reply.from_lines(550, (f"{reply}{number}"[:500],)), "mx.known.test"),
@@ -196,7 +196,7 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
     "mender, endless header": (lambda octets: in_pieces(Mender().feed, octets), lambda n: b"a:\r" * (n // 3)),
     "mender, header in small pieces": (lambda o: in_pieces(Mender().feed, o, 16), lambda n: b"a" * n),
     "inspect": (Content.inspect, lambda n: b"a:\n" * (n // 3)),
-    "stuffer": (lambda octets: in_pieces(Stuffer().feed, octets), lambda n: b".\r\n" * (n // 3)),
+    "stuffer": (lambda octets: in_pieces(DotStuffer().feed, octets), lambda n: b".\r\n" * (n // 3)),
     "data, dots": (lambda octets: in_pieces(DataDecoder().feed, octets), lambda n: b".a\r\n" * (n // 4)),
     "data, bare dots": (lambda octets: in_pieces(DataDecoder().feed, octets), lambda n: b"\n." * (n // 2)),
     "chunks, dots": (lambda octets: in_pieces(ChunkInspector().feed, octets), lambda n: b".\r\n" * (n // 3)),

@@ -24,7 +24,7 @@ from mailrider.delivery.destination import RouteMemory, Routing
 from mailrider.delivery.explain.plan import Explainer
 from mailrider.delivery.job import AttemptRules
 from mailrider.delivery.limits.shares import SharedFailures, Shares
-from mailrider.delivery.race import Reach
+from mailrider.delivery.race import AddressHistory
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import EightBit, greeting_name
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
@@ -128,10 +128,10 @@ async def open_explainer(settings: RemoteSettings, engine: Engine) -> AsyncItera
 async def _open_parts(
     settings: RemoteSettings, engine: Engine, owner: str = ""
 ) -> AsyncIterator[tuple[RemoteDelivery, Connector]]:
-    reach = Reach(engine.clock)
+    address_history = AddressHistory(engine.clock)
     dialer = TCPDialer(engine.clock, settings.local_ip)
     make_connector = _connector_maker(Connector, settings, engine)
-    connector = make_connector(dialer, _session_rules(settings), owner, settings.port, reach)
+    connector = make_connector(dialer, _session_rules(settings), owner, settings.port, address_history)
     routing = Routing(
         engine.resolver,
         engine.rng,
@@ -141,7 +141,7 @@ async def _open_parts(
         engine.clock,
         settings.connect_timeout.total_seconds(),
         RouteMemory(engine.resolver, engine.clock, force_ipv4=settings.force_ipv4),
-        reach,
+        address_history,
         settings.force_ipv4,
     )
     async with AsyncExitStack() as stack:
@@ -180,17 +180,19 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
                 if address.path is None
                 else UnixDialer(engine.clock, address.path)
             )
-            reach = Reach(engine.clock)
+            address_history = AddressHistory(engine.clock)
             session_rules = replace(
                 _session_rules(settings),
                 lmtp=is_lmtp,
                 implicit_tls=address.scheme is Scheme.TLS,
                 starttls=settings.starttls is not StartTLSUse.NO and address.scheme is not Scheme.UNIX,
             )
-            connector = make_connector(dialer, session_rules, f"{owner} {address}", address.port, reach)
+            connector = make_connector(dialer, session_rules, f"{owner} {address}", address.port, address_history)
             connector.credentials = credentials
             pool = await stack.enter_async_context(_make_pool(connector, settings, engine, f"{owner} {address}"))
-            servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address), reach))
+            servers.append(
+                FixedServer(server_host(address), pool, _fixed_requirement(settings, address), address_history)
+            )
         rules = AttemptRules(settings.eight_bit is EightBit.STRICT, settings.local_ip)
         timeout = settings.connect_timeout.total_seconds()
         limiter = engine.shares.limiter(settings.limits, owner)
@@ -199,14 +201,16 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
 
 def _connector_maker(
     kind: type[ConnectorT], settings: RemoteSettings | SmarthostSettings, engine: Engine
-) -> Callable[[Dialer, SessionRules, str, int, Reach], ConnectorT]:
+) -> Callable[[Dialer, SessionRules, str, int, AddressHistory], ConnectorT]:
     """What makes the connectors of a target, all with its TLS settings and roots. Raises `ConfigError`."""
     tls = settings.tls_client or TLSClientSettings()
     context, strict_context, judge = make_client_context(tls), make_client_context(tls, strict=True), _judge(tls)
 
-    def make(dialer: Dialer, rules: SessionRules, owner: str, port: int, reach: Reach) -> ConnectorT:
+    def make(dialer: Dialer, rules: SessionRules, owner: str, port: int, address_history: AddressHistory) -> ConnectorT:
         fallback = FallbackMemory(engine.clock, engine.shares.client, owner)
-        return kind(dialer, engine.clock, context, judge, rules, fallback, engine.emit, port, reach, strict_context)
+        return kind(
+            dialer, engine.clock, context, judge, rules, fallback, engine.emit, port, address_history, strict_context
+        )
 
     return make
 

@@ -43,7 +43,7 @@ GRACE: Final = 20.0  # seconds for messages that are under way when an endpoint 
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class EndpointResources:
     """What an endpoint finds in the process that it runs in. `open_target` opens a target, if it is not
     open yet.
 
@@ -61,22 +61,22 @@ class Surroundings:
 
 
 @asynccontextmanager
-async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundings) -> AsyncIterator[Endpoint]:
+async def open_endpoint(name: str, settings: EndpointSettings, resources: EndpointResources) -> AsyncIterator[Endpoint]:
     """An endpoint, ready to accept mail: `Endpoint.open` is due. Raises `ConfigError`."""
     if settings.hostname is None:
         raise ConfigError("hostname is required: the name that we greet with")
     async with AsyncExitStack() as stack:
-        trust = _trust(settings, around.clock)
-        router = await _open_router(settings, around, stack, trust)
-        spooled = spool_share(settings, around.workers)
+        trust = _trust(settings, resources.clock)
+        router = await _open_router(settings, resources, stack, trust)
+        spooled = spool_share(settings, resources.workers)
         service = Service(
             name,
             settings.hostname,
             router,
             router.judge,
-            around.clock,
-            around.emit,
-            around.names.reserve,
+            resources.clock,
+            resources.emit,
+            resources.names.reserve,
             Memory(),
             tls=server_context(settings),
             authenticator=await _open_passwords(settings, stack),
@@ -84,7 +84,7 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             is_submission=isinstance(settings, SubmissionSettings),
             origin=origin_of(settings),
             postmaster=router.postmaster,
-            aliases=_open_aliases(name, settings, around.emit),
+            aliases=_open_aliases(name, settings, resources.emit),
             trust=trust,
             is_lmtp=isinstance(settings, LMTPEndpointSettings),
             max_size=settings.max_message_size,
@@ -95,13 +95,13 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             spool=_open_spool(settings.spool),
             disk=Memory(spooled),
             local_disk=Memory(spooled),
-            logins=around.logins,
+            logins=resources.logins,
             received=settings.received if isinstance(settings, SubmissionSettings) else ReceivedDetail.FULL,
-            forget_id=around.names.forget,
+            forget_id=resources.names.forget,
         )
         limits = ConnectionLimits(settings.max_connections, settings.max_client_connections)
         owner = " ".join(map(str, settings.listen))
-        shares = around.shares.clients(owner, limits.most, limits.most_of_one)
+        shares = resources.shares.clients(owner, limits.most, limits.most_of_one)
         endpoint = Endpoint(service, settings.listen, limits, settings.proxy_from, shares)
         try:
             yield endpoint
@@ -156,10 +156,10 @@ def _trust(settings: EndpointSettings, clock: Clock) -> Trust | None:
 
 
 async def _open_router(
-    settings: EndpointSettings, around: Surroundings, stack: AsyncExitStack, trust: Trust | None
+    settings: EndpointSettings, resources: EndpointResources, stack: AsyncExitStack, trust: Trust | None
 ) -> Router:
     assert settings.hostname is not None  # noqa: S101 # `open_endpoint` has seen to that
-    opener = PipelineOpener(around.open_target, around.clock, around.emit, stack)
+    opener = PipelineOpener(resources.open_target, resources.clock, resources.emit, stack)
     own = await opener.stage(settings, UNTOUCHED)
     if trust is not None:
         own = RouteStage((trust, *own.checks), own.signing)
@@ -170,15 +170,15 @@ async def _open_router(
             inner = await opener.stage(pipeline, own)
             stage = RouteStage((*own.checks, *inner.checks), inner.signing)
         routes = await opener.routes(pipeline, stage)
-        way = PipelineDeliverer(routes, around.emit, answers_each=isinstance(settings, LMTPEndpointSettings))
-        return Branch(way, stage.checks, postmaster_of(pipeline, hostname), around.emit)
+        way = PipelineDeliverer(routes, resources.emit, answers_each=isinstance(settings, LMTPEndpointSettings))
+        return Branch(way, stage.checks, postmaster_of(pipeline, hostname), resources.emit)
 
     hostname = settings.hostname
     sources = [(rule.matches, await branch(rule.pipeline)) for rule in settings.source]
     others = await branch(settings.default_source or settings)
-    limiter = around.shares.limiter(settings.limits, " ".join(map(str, settings.listen)))
+    limiter = resources.shares.limiter(settings.limits, " ".join(map(str, settings.listen)))
     is_lmtp = isinstance(settings, LMTPEndpointSettings)
-    return Router(sources, others, limiter, hostname, around.emit, answers_each=is_lmtp)
+    return Router(sources, others, limiter, hostname, resources.emit, answers_each=is_lmtp)
 
 
 async def _open_passwords(settings: EndpointSettings, stack: AsyncExitStack) -> PasswordFile | None:

@@ -54,5 +54,5 @@ def bind(configuration: Configuration, sockets: Sockets) -> None:
                 try:
                     sockets.bind(address)
                 except NoIPv6:
-                    if address.ipv4_brother not in endpoint.settings.listen:
+                    if address.ipv4_counterpart not in endpoint.settings.listen:
                         raise

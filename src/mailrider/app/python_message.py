@@ -80,7 +80,7 @@ def _written(message: Message, *, utf8: bool) -> bytes:
     if isinstance(policy, EmailPolicy):
         if not utf8:
             _refuse_utf8(message)
-        policy = _AsTheyCame(**vars(policy) | {"linesep": "\r\n", "utf8": utf8})
+        policy = _UnchangedFields(**vars(policy) | {"linesep": "\r\n", "utf8": utf8})
     else:
         if type(policy) is Compat32:
             policy = _OldPolicy(**vars(policy))
@@ -115,7 +115,7 @@ class _Writer(BytesGenerator):
             super()._handle_multipart(part)  # type: ignore[misc] # typeshed does not know it
 
 
-class _AsTheyCame(EmailPolicy):
+class _UnchangedFields(EmailPolicy):
     """Writes fields that were parsed as they are, in octets or as text; Python 3.13 encodes what is 8-bit in them."""
 
     def fold_binary(self, name: str, value: Any) -> bytes:
@@ -146,7 +146,7 @@ class _AsTheyCame(EmailPolicy):
                         f"an address in the header field {name} has a domain that is none: {str(value)[:100]!r}"
                     )
                 return written.encode()
-        elif not _is_field(field) or _is_encoded_in_vain(field, str(value)):
+        elif not _is_field(field) or _is_needlessly_encoded(field, str(value)):
             words = text(str(value), used=len(name) + 2, utf8=self.utf8, longest=MAX_WORD)
             return compose_folded(name, words).encode()
         return field
@@ -167,7 +167,7 @@ class _OldPolicy(Compat32):
         if not (value is None or hasattr(value, "encode")):
             raise TypeError(f"the value of the header field {name!r} is a string, not {type(value).__name__}")
         if name.lower() in ADDRESS_FIELDS and isinstance(value, str) and _needs_words(value):
-            modern = _AsTheyCame(linesep=self.linesep)
+            modern = _UnchangedFields(linesep=self.linesep)
             field = modern.header_factory(name, "".join(value.splitlines()))
             if all(address.username.isascii() for address in field.addresses):
                 return modern.fold_binary(name, field)
@@ -181,7 +181,7 @@ class _OldPolicy(Compat32):
         return written
 
 
-def _is_encoded_in_vain(field: bytes, value: str) -> bool:
+def _is_needlessly_encoded(field: bytes, value: str) -> bool:
     """True if plain text became encoded words, as Python does with what is longer than a line (python/cpython#100991).
 
     Nobody decodes them in References, In-Reply-To or List-Unsubscribe, which hold ids and addresses (RFC 2047 5).

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.clock import Alarm
 from mailrider.delivery.limits.findings import WHOLE_TOPIC, SharedFinding
 from mailrider.delivery.limits.leases import UNUSED, Return
-from mailrider.delivery.limits.lines import Line, NotNow
+from mailrider.delivery.limits.lines import AskLater, Line
 from mailrider.delivery.limits.shares import WAITS_FOR_EVER
 from mailrider.delivery.limits.windows import UNKNOWN
 from mailrider.queue.shares import ALONE, QueueShares
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.limits.share_client import Answer, ShareClient
     from mailrider.delivery.limits.shares import Shares
     from mailrider.model.reply import Reply
-    from mailrider.queue.shares import Member
+    from mailrider.queue.shares import DeliveringProcess
 
 LOOK: Final = 0.05  # seconds between two looks whether attempts have ended whose places others want
 FRESH: Final = 0.1  # seconds that it may take until an attempt has begun in a place that was just granted
@@ -36,11 +36,11 @@ FRESH: Final = 0.1  # seconds that it may take until an attempt has begun in a p
 def queue_shares(shares: Shares, clock: Clock, name: str, parallelism: int, members: int = 1) -> QueueShares:
     """What the schedulers of one queue share; so many `members` of them are in this process."""
     if shares.client is None:
-        return ALONE if members == 1 else WorkerQueueShares(OneProcess(), clock, name, parallelism)
+        return ALONE if members == 1 else WorkerQueueShares(SingleProcessShares(), clock, name, parallelism)
     return WorkerQueueShares(shares.client, clock, name, parallelism)
 
 
-class OneProcess:
+class SingleProcessShares:
     """What `ShareClient` is where there are no other workers: what is asked for is there."""
 
     workers = 1
@@ -75,7 +75,7 @@ class OneProcess:
 class WorkerQueueShares(QueueShares):
     """See `QueueShares`. There may be several members: a worker delivers from shards that were left behind, too."""
 
-    def __init__(self, client: ShareClient | OneProcess, clock: Clock, name: str, parallelism: int) -> None:
+    def __init__(self, client: ShareClient | SingleProcessShares, clock: Clock, name: str, parallelism: int) -> None:
         self._client = client
         self._clock = clock
         self._need = (f"attempts {name}", "")
@@ -83,9 +83,9 @@ class WorkerQueueShares(QueueShares):
         self._parallelism = parallelism
         self._part = parallelism // client.workers
         self._spare = 1 if self._part > 1 else 0
-        self._members: dict[Member, int] = {}  # with their places
-        self._poor: dict[Member, None] = {}  # have less than their part, and want it
-        self._leaving: list[Member] = []  # begin nothing more, and have attempts that run
+        self._members: dict[DeliveringProcess, int] = {}  # with their places
+        self._poor: dict[DeliveringProcess, None] = {}  # have less than their part, and want it
+        self._leaving: list[DeliveringProcess] = []  # begin nothing more, and have attempts that run
         self._places = 0
         self._ask = 0
         self._owed = 0
@@ -98,7 +98,7 @@ class WorkerQueueShares(QueueShares):
 
     # Members ----------------------------------------------------------------------------------------------------------
 
-    def join(self, member: Member) -> None:
+    def join(self, member: DeliveringProcess) -> None:
         """See `QueueShares`."""
         self._members[member] = 0
         member.set_parallelism(0)
@@ -107,7 +107,7 @@ class WorkerQueueShares(QueueShares):
         self._ask_for(max(1, self._part) - self._places)
         self._share_out()
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: DeliveringProcess) -> None:
         """See `QueueShares`. What it runs goes on, so its places are given back when that has ended."""
         if self._members.pop(member, None) is None:
             return
@@ -119,7 +119,7 @@ class WorkerQueueShares(QueueShares):
             self._owed = self._places
         self._look()
 
-    def wants(self, member: Member) -> None:
+    def wants(self, member: DeliveringProcess) -> None:
         """See `QueueShares`."""
         if member not in self._members:
             return
@@ -138,7 +138,7 @@ class WorkerQueueShares(QueueShares):
     def _busy(self) -> int:
         return sum(member.attempts for member in (*self._members, *self._leaving))
 
-    def _share_out(self, wants: Member | None = None) -> None:
+    def _share_out(self, wants: DeliveringProcess | None = None) -> None:
         """Places to members: those that run attempts keep what these need, and the free ones go round.
 
         Where there are too few, whoever runs most has less than it uses: what ends there leaves a place.
@@ -167,7 +167,7 @@ class WorkerQueueShares(QueueShares):
 
     def _answered(self, answer: Answer) -> None:
         self._ask = 0
-        if isinstance(answer, NotNow):
+        if isinstance(answer, AskLater):
             self._look_by(answer.seconds)
             return
         self._places += answer
@@ -233,21 +233,21 @@ class WorkerQueueShares(QueueShares):
 
     # What is known of destinations ------------------------------------------------------------------------------------
 
-    def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
+    def went_down(self, member: DeliveringProcess, destination: str, seconds: float, reply: Reply) -> None:
         """See `QueueShares`."""
         del reply
         self._tell(member, destination, self._clock.monotonic() + seconds)
 
-    def came_back(self, member: Member, destination: str) -> None:
+    def came_back(self, member: DeliveringProcess, destination: str) -> None:
         """See `QueueShares`."""
         self._tell(member, destination, None)
 
-    def reopened(self, member: Member) -> None:
+    def reopened(self, member: DeliveringProcess) -> None:
         """See `QueueShares`. Of the workers that are told so, only those tell others that know of any that is down."""
         if self._client.known(self._topic):
             self._tell(member, WHOLE_TOPIC, None)
 
-    def _tell(self, member: Member, destination: str, until: float | None) -> None:
+    def _tell(self, member: DeliveringProcess, destination: str, until: float | None) -> None:
         self._client.tell(SharedFinding(self._topic, destination, None, until))
         for other in list(self._members):
             if other is not member:
@@ -257,7 +257,7 @@ class WorkerQueueShares(QueueShares):
         for member in list(self._members):
             self._learn(member, told.key, told.until)
 
-    def _learn(self, member: Member, destination: str, until: float | None) -> None:
+    def _learn(self, member: DeliveringProcess, destination: str, until: float | None) -> None:
         if destination == WHOLE_TOPIC:
             member.resume_all()
         elif until is None:

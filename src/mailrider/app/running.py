@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from mailrider.app.assemble import open_engine
 from mailrider.app.certificate_watch import CertificateWatch
-from mailrider.app.endpoints import GRACE, Surroundings, open_endpoint
+from mailrider.app.endpoints import GRACE, EndpointResources, open_endpoint
 from mailrider.app.listening import bind, host_names
 from mailrider.app.process_watch import ProcessWatch
 from mailrider.app.reports import make_recorder, open_reporting
@@ -33,13 +33,13 @@ from mailrider.observe.metric_sums import SHOWN, TOLD
 from mailrider.observe.metrics import fan_out
 from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.queue.settings import QueueSettings
-from mailrider.queue.worker_place import ALONE, Place
+from mailrider.queue.worker_place import ALONE, WorkerNumber
 from mailrider.settings.pipeline import TargetRef
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
-    from mailrider.app.worker_link import Link
+    from mailrider.app.worker_link import WorkerLink
     from mailrider.clock import Clock
     from mailrider.config import Configuration
     from mailrider.delivery.limits.shares import Shares
@@ -71,9 +71,9 @@ class Process:
     metrics: Metrics
     logins: Logins
     proven: Proven = field(default_factory=Proven)
-    place: Place = ALONE
+    place: WorkerNumber = ALONE
     turns: Turns | None = None
-    link: Link | None = None
+    link: WorkerLink | None = None
 
 
 class Running:
@@ -119,10 +119,10 @@ class Running:
                 reporting = open_reporting(configuration, recorder, engine, targets.open)
                 running._reporting = await stack.enter_async_context(reporting)
             workers = process.place.workers
-            around = Surroundings(targets.open, clock, emit, shares, targets.names, process.logins, workers)
+            resources = EndpointResources(targets.open, clock, emit, shares, targets.names, process.logins, workers)
             for given in configuration.endpoints:
                 with placed(given):
-                    endpoint = open_endpoint(given.kind, given.settings, around)
+                    endpoint = open_endpoint(given.kind, given.settings, resources)
                     running.endpoints.append(await stack.enter_async_context(endpoint))
             await running._accept(configuration)
             running._stack = stack.pop_all()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import Alarm, SystemClock
 from mailrider.delivery.limits.findings import FindingBook, SharedFinding
-from mailrider.delivery.limits.lines import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
+from mailrider.delivery.limits.lines import Ask, GiveBackRequest, Granted, Line, Refused, Waits, Withdrawn
 from mailrider.delivery.limits.share_book import ShareBook
 from mailrider.delivery.limits.share_client import TELL, TOLD, TURN
 
 if TYPE_CHECKING:
-    from mailrider.app.worker_link import Link
+    from mailrider.app.worker_link import WorkerLink
     from mailrider.clock import Clock
     from mailrider.delivery.limits.lines import Answer
 
@@ -29,14 +29,14 @@ class ShareService:
     def __init__(self, clock: Clock = _CLOCK) -> None:
         self._clock = clock
         self._book = ShareBook()
-        self._links: dict[int, Link] = {}
+        self._links: dict[int, WorkerLink] = {}
         self._lines: dict[int, dict[int, str]] = {}  # the names of lines, by worker and the number that it gave them
         self._generations: dict[int, int] = {}  # of the configuration that a worker has
         self._told: dict[int, FindingBook] = defaultdict(FindingBook)  # by generation
         self._force = 0
         self._alarm = Alarm(clock, self._tick)
 
-    def worker_came(self, number: int, link: Link, generation: int) -> None:
+    def worker_came(self, number: int, link: WorkerLink, generation: int) -> None:
         """A process was started: what others of its generation have told is the first that it hears."""
         for findings in self._told[generation].frames(self._clock.monotonic()):
             link.send(TOLD, findings)
@@ -139,5 +139,5 @@ def _encode(answer: Answer) -> tuple[int, Any]:
             return 2, (ask, need)
         case Withdrawn(_, ask):
             return 3, ask
-        case Recall():
+        case GiveBackRequest():
             return 4, answer[1:]

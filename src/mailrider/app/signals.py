@@ -14,7 +14,7 @@ OBEYED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
-def hangups_wait() -> Iterator[None]:
+def hold_back_sighup() -> Iterator[None]:
     """SIGHUP would end a process that does not obey it yet: it waits until `obeyed`.
 
     Whoever has come to the end of this ends the process with an exit code of its own: SIGHUP, one that waits too, does

@@ -72,7 +72,7 @@ class WorkerPlaces(Generic[W]):
         """What was started there serves, or will not."""
         self._filling.discard(place)
 
-    def seat(self, worker: W) -> W | None:
+    def put_in_service(self, worker: W) -> W | None:
         """The worker can serve: who has to finish now, its predecessor, or itself if it has an older configuration."""
         if worker.generation != self.generation:
             return worker

@@ -113,8 +113,8 @@ class Supervisor:
         self._places = WorkerPlaces[WorkerProcess]()
         self._talk = WorkerTalk(metrics, clock, silence, self._places.label)
         beat, accept = silence / BEATS, self._accept_version
-        around = WorkerContext(self._sockets, environment, clock, self._emit, beat, write_log, accept)
-        self._workers = WorkerStarts(around, self._talk, self._ended)
+        context = WorkerContext(self._sockets, environment, clock, self._emit, beat, write_log, accept)
+        self._workers = WorkerStarts(context, self._talk, self._ended)
         self._metrics = MetricsEndpoint(self._talk, clock, self._sockets)
         self._generations = itertools.count(1)
         self._is_stopping = False
@@ -179,7 +179,7 @@ class Supervisor:
                 raise (ConfigError if fault.is_config else LocalError)(fault.reason)
         for worker, failure in zip(begun, failures, strict=True):
             if failure is None:
-                self._seat(worker)
+                self._put_in_service(worker)
             else:
                 self._give_up(worker.worker, failure)
 
@@ -255,15 +255,15 @@ class Supervisor:
             return NotBegun(str(error))
         failure = await self._workers.wait_until_ready(worker)
         if failure is None:
-            self._seat(worker)
+            self._put_in_service(worker)
         return failure
 
-    def _seat(self, worker: WorkerProcess) -> None:
+    def _put_in_service(self, worker: WorkerProcess) -> None:
         """The worker serves its place from now on, unless there was a reload while it began."""
         if not self._workers.is_there(worker):  # it has died since
             self._replace_dead(worker, worker.ended.result())
             return
-        finishes = self._places.seat(worker)
+        finishes = self._places.put_in_service(worker)
         if finishes is not worker:
             self._emit(WorkerReady(worker.worker, worker.pid, worker.generation))
         if finishes is not None:
@@ -368,7 +368,7 @@ class Supervisor:
             raise
         self._put_in_force(new)
         os.close(old.text)
-        self._seat(worker)
+        self._put_in_service(worker)
         for place in range(1, workers):
             await self._fill(place)
         for each in self._places.clear_surplus():

@@ -34,7 +34,7 @@ from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.shards import SQLiteShards, further_shard, shard_location, shards_in
 from mailrider.queue.sqlite.signals import QueueDirectory
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.work import LooksAgain, Work
+from mailrider.queue.work import RefreshesDestinations, Work
 from mailrider.queue.worker_place import shards_to_drain
 from mailrider.settings.pipeline import TargetRef, decide
 from mailrider.signing.open import open_signing
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.settings import BounceSettings
     from mailrider.queue.work import Deliverer
-    from mailrider.queue.worker_place import Place
+    from mailrider.queue.worker_place import WorkerNumber
     from mailrider.settings.directive import Settings
     from mailrider.settings.pipeline import Target
     from mailrider.smtp.content import Content
@@ -86,8 +86,8 @@ class SigningDeliverer:
         return report.signed_by(signed.signed_by) if signed is not content else report
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:
-        """See `queue.work.LooksAgain`."""
-        if isinstance(self._deliverer, LooksAgain):
+        """See `queue.work.RefreshesDestinations`."""
+        if isinstance(self._deliverer, RefreshesDestinations):
             await self._deliverer.look_again(envelope, content)
 
 
@@ -95,7 +95,7 @@ class Targets:
     """The open targets of a process. `named` are the settings of those that have a name; `place` None: the process is
     beside the workers of a daemon."""
 
-    def __init__(self, engine: Engine, named: Mapping[str, Settings], place: Place | None = None) -> None:
+    def __init__(self, engine: Engine, named: Mapping[str, Settings], place: WorkerNumber | None = None) -> None:
         self._engine = engine
         self._named = named
         self._open: dict[str, Deliverer] = {}
@@ -237,7 +237,7 @@ class Shard:
     the queue's other shards that are delivered from with it. `is_own` False: it is one of those."""
 
     number: int = 0
-    place: Place | None = None
+    place: WorkerNumber | None = None
     left_behind: tuple[DeliveryQueue, ...] = ()
     is_own: bool = True
 

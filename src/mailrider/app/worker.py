@@ -22,7 +22,7 @@ from mailrider.app.daemon import prepare_process
 from mailrider.app.examine import examine
 from mailrider.app.left_mail import AT_START, tell_left_mail, unknown_queues
 from mailrider.app.running import Process, Running
-from mailrider.app.worker_link import Link
+from mailrider.app.worker_link import WorkerLink
 from mailrider.clock import SystemClock
 from mailrider.config import load_carried
 from mailrider.config.snapshot import CarriedText
@@ -40,7 +40,7 @@ from mailrider.observe.log import EventLog
 from mailrider.observe.metric_sums import encode_metrics
 from mailrider.observe.metrics import Metrics, fan_out
 from mailrider.observe.unblocked_stream import UnblockedStream
-from mailrider.queue.worker_place import Place
+from mailrider.queue.worker_place import WorkerNumber
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -120,7 +120,7 @@ class Worker:
         self._end = end
         self._clock = SystemClock()
         self._emit: Emit = discard
-        self._link = Link(lambda event: self._emit(event))
+        self._link = WorkerLink(lambda event: self._emit(event))
         self._orders: asyncio.Future[Orders] = asyncio.get_running_loop().create_future()
         self._told: asyncio.Queue[str] = asyncio.Queue()
         self._stream: UnblockedStream | None = None
@@ -195,7 +195,7 @@ class Worker:
         listeners: list[Emit] = [self._metrics, StoreTroubles(turns.refuse)]
         self._emit = fan_out(*listeners) if orders.style == "off" else fan_out(log, *listeners)
         sockets = Sockets(socket.socket(fileno=descriptor) for descriptor in orders.sockets)
-        place = Place(orders.worker, orders.workers)
+        place = WorkerNumber(orders.worker, orders.workers)
         proven = Proven(has_worked=orders.proven, tell=lambda: self._link.send("proven"))
         return Process(sockets, self._emit, self._clock, self._metrics, self._logins, proven, place, turns, self._link)
 

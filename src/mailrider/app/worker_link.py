@@ -70,7 +70,7 @@ def _decode(octets: bytearray) -> tuple[str, Any]:
     return frame[0], frame[1]
 
 
-class Link(asyncio.Protocol):
+class WorkerLink(asyncio.Protocol):
     """One end. Register handlers with `on`, then `open` it; what comes of a kind that has none goes to `on_other`."""
 
     def __init__(self, emit: Emit = discard) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import mailrider
-from mailrider.app.worker_link import Link
+from mailrider.app.worker_link import WorkerLink
 from mailrider.observe.log_relay import LogRelay, make_pipe
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class WorkerProcess:
         self.worker = worker
         self.slot = slot
         self.generation = generation
-        self.link = Link(emit)
+        self.link = WorkerLink(emit)
         self.started = started
         self.pid = 0
         self._process: asyncio.subprocess.Process | None = None

@@ -70,9 +70,9 @@ class WorkerStarts:
     page: Page
     lock: int
 
-    def __init__(self, around: WorkerContext, talk: WorkerTalk, ended: Callable[[WorkerProcess, int], None]) -> None:
+    def __init__(self, context: WorkerContext, talk: WorkerTalk, ended: Callable[[WorkerProcess, int], None]) -> None:
         """`ended` is called with a worker that was waited for, and its exit code."""
-        self._around = around
+        self._context = context
         self._talk = talk
         self._ended = ended
         self._all: dict[int, WorkerProcess] = {}
@@ -89,18 +89,18 @@ class WorkerStarts:
 
     async def start(self, place: int, generation: Generation, begin: Begin) -> WorkerProcess:
         """Start a process for a place; what waits for its end is given to `begin`. Raises `LocalError`."""
-        around = self._around
+        context = self._context
         worker = self._add(place, generation)
-        sockets = [each.fileno() for each in around.sockets.at(mail_addresses_of(generation.configuration))]
+        sockets = [each.fileno() for each in context.sockets.at(mail_addresses_of(generation.configuration))]
         self._talk.listen(worker)
         try:
             await worker.start(
                 partial(self._orders, worker, generation, sockets),
                 (generation.text, self.page.descriptor, self.lock, *sockets),
-                worker_environment(around.environment, generation.taken),
-                around.clock,
-                around.write_log,
-                around.may_begin,
+                worker_environment(context.environment, generation.taken),
+                context.clock,
+                context.write_log,
+                context.may_begin,
                 lambda: self._talk.tell_known(worker),
             )
         except OSError as error:
@@ -115,9 +115,9 @@ class WorkerStarts:
         if slot is None:
             raise LocalError(f"there are {SLOTS} workers already")
         self._numbers += 1
-        around = self._around
-        started = around.clock.monotonic()
-        worker = WorkerProcess(self._numbers, place, slot, generation.number, around.emit, started)
+        context = self._context
+        started = context.clock.monotonic()
+        worker = WorkerProcess(self._numbers, place, slot, generation.number, context.emit, started)
         self._all[worker.number] = worker
         self.page.announce(1 + max(each.slot for each in self._all.values()))
         return worker
@@ -134,10 +134,10 @@ class WorkerStarts:
             "lock": self.lock,
             "log": log,
             "sockets": sockets,
-            "beat": self._around.beat,
+            "beat": self._context.beat,
             "style": settings.log.format.value,
             "debug": settings.debug,
-            "journal": settings.log.path is None and is_journal(self._around.environment, STDERR),
+            "journal": settings.log.path is None and is_journal(self._context.environment, STDERR),
             "proven": self._talk.is_proven,
         }
 
@@ -152,7 +152,7 @@ class WorkerStarts:
     async def wait_until_ready(self, worker: WorkerProcess) -> NotBegun | None:
         """What keeps a worker from serving; then it is killed."""
         try:
-            async with after(self._around.clock, READY_WITHIN):
+            async with after(self._context.clock, READY_WITHIN):
                 failure = await asyncio.shield(worker.ready)
         except TimeoutError:
             failure = NotBegun(f"it was not ready within {READY_WITHIN:.0f} seconds")

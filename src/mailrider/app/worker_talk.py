@@ -10,7 +10,7 @@ from mailrider.app.login_book import LoginBook
 from mailrider.app.share_service import ShareService
 from mailrider.app.supervision import SilenceWatch
 from mailrider.app.worker_process import NotBegun
-from mailrider.observe.metric_sums import Sums, decode_metrics
+from mailrider.observe.metric_sums import MetricSums, decode_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ class WorkerTalk:
     def __init__(self, metrics: Metrics, clock: Clock, silence: float, label: Callable[[int], str | None]) -> None:
         """`metrics` are those of the supervisor, `silence` the seconds after which somebody says nothing, `label` what
         a worker is called beside its counters."""
-        self.sums = Sums(metrics)
+        self.sums = MetricSums(metrics)
         self.sums.label_with(label)
         self.is_proven = False
         """Validation of DNSSEC has worked in a worker: bad servers do not turn it off in one that starts later."""

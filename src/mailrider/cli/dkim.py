@@ -184,7 +184,7 @@ def _tell(rotation: Rotation, configuration: Configuration, settle: timedelta) -
             at = f"{successor.seen + settle:%Y-%m-%d %H:%M} UTC"
             print_commented([f"; the record of {successor.selector} is in DNS; from {at} on this makes it sign"], ";")
         case Step.SIGNS if successor.signs is not None:
-            until = successor.signs + longest_stay(configuration) + READ_LATE
+            until = successor.signs + longest_time_in_queue(configuration) + READ_LATE
             lines = (
                 f"; {successor.selector} signs for {key.domain} in place of {key.selector}: reload the daemon",
                 f"; leave the record of {key.selector} in DNS until {until:%Y-%m-%d}; then remove it and {key.path}",
@@ -194,7 +194,7 @@ def _tell(rotation: Rotation, configuration: Configuration, settle: timedelta) -
             raise AssertionError(rotation.step)
 
 
-def longest_stay(configuration: Configuration) -> timedelta:
+def longest_time_in_queue(configuration: Configuration) -> timedelta:
     """How long a message that is signed now may be on its way."""
     return max((each.settings.expire for each in queues_of(configuration)), default=timedelta(0))
 

@@ -84,7 +84,7 @@ def _print_summary(page: _Page, explanation: Explanation, settings: RemoteSettin
         page.say(_NOT_CALLED)
     for advice in advise(explanation, settings):
         page.say(f"{advice.subject}: {advice.cause}", good=False if advice.keeps_mail else None)
-        page.say(f"Cure, for {advice.whose}: {advice.cure}", depth=2)
+        page.say(f"Cure, for {advice.responsible}: {advice.cure}", depth=2)
 
 
 def _print_dns(page: _Page, explanation: Explanation) -> None:

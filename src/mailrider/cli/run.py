@@ -11,7 +11,7 @@ import click
 
 from mailrider.app.cores import count_workers, usable_cores
 from mailrider.app.listening import has_work
-from mailrider.app.signals import hangups_wait
+from mailrider.app.signals import hold_back_sighup
 from mailrider.cli.daemon_log import DaemonLog
 from mailrider.config import load, load_to_carry
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def run(config: str | None, debug: bool) -> int:
     """Accept mail, queue it, deliver it; until SIGTERM. SIGHUP reads the configuration again."""
-    with hangups_wait():
+    with hold_back_sighup():
         configuration, carried = load_to_carry(config, debug=debug)
         has_work(configuration)
         workers = count_workers(configuration, usable_cores)

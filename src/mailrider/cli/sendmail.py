@@ -76,7 +76,7 @@ class _Daemon:
     hostname: Domain
 
 
-class _AsGiven(click.Command):
+class _UnparsedCommand(click.Command):
     """Takes the words as they are: click would drop a `--`, and read an address that begins with `-` as an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -86,7 +86,7 @@ class _AsGiven(click.Command):
         return []
 
 
-@click.command(cls=_AsGiven, context_settings={"help_option_names": ["--help"]})
+@click.command(cls=_UnparsedCommand, context_settings={"help_option_names": ["--help"]})
 @click.argument("arguments", nargs=-1)
 @click.pass_obj
 def sendmail(config: str | None, arguments: tuple[str, ...]) -> int:

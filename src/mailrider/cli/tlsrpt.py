@@ -152,7 +152,7 @@ def preview(config: str | None, domain: Domain) -> int:
 def send(config: str | None, domain: Domain, now: bool) -> int:
     """Have the daemon send the reports of DOMAIN about past days that were not sent yet."""
     _, store = _open(config)
-    count = store.hasten(domain.ascii, SystemClock().now()) if store.path.exists() else 0
+    count = store.make_due(domain.ascii, SystemClock().now()) if store.path.exists() else 0
     if not count:
         click.echo(f"no report to {domain} about a past day waits; today's is made when the UTC day is over", err=True)
         return os.EX_UNAVAILABLE

@@ -23,7 +23,7 @@ from mailrider.report.trace import trace_object
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from mailrider.queue.sqlite.views import Traced
+    from mailrider.queue.sqlite.views import TracedMessage
 
 MESSAGES = 100  # that are shown if nobody says otherwise
 
@@ -44,7 +44,7 @@ def trace(config: str | None, what: str, since: timedelta | None, limit: int, as
     wanted = history_filter(what, EPOCH if since is None else SystemClock().now() - since)
     found = False
     for chosen in every_queue(config):
-        traced: list[Traced] = chosen.look(lambda reader: reader.trace(wanted, limit), [])
+        traced: list[TracedMessage] = chosen.look(lambda reader: reader.trace(wanted, limit), [])
         for number, message, facts in traced:
             found = True
             if as_json:

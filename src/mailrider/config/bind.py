@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailrider.config.configuration import Instance
-from mailrider.config.kinds import ENDPOINTS, KINDS, TARGET, TOP_LEVEL, BlockKind, homes, top_level_names
+from mailrider.config.kinds import ENDPOINTS, KINDS, TARGET, TOP_LEVEL, BlockKind, blocks_that_know, top_level_names
 from mailrider.config.nearest import did_you_mean
 from mailrider.config.other_programs import advice
 from mailrider.config.settings import Globals
@@ -382,7 +382,7 @@ def _unknown(name: str, where: str, directives: Iterable[str]) -> str:
     instead = advice(where, name)
     if instead:
         return f"there is no {name} {_in(where)}: {instead}"
-    elsewhere = [_in(home) for home in homes(name) if home != where]
+    elsewhere = [_in(home) for home in blocks_that_know(name) if home != where]
     if elsewhere:
         return f"{name} does not stand {_in(where)}; it belongs {either(elsewhere)}"
     directives = tuple(directives)

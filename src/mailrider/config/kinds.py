@@ -69,7 +69,7 @@ def top_level_names() -> tuple[str, ...]:
     return (*directives_of(Globals), *KINDS, *ENDPOINTS, "deliver_to", "import")
 
 
-def homes(name: str) -> tuple[str, ...]:
+def blocks_that_know(name: str) -> tuple[str, ...]:
     """The blocks in which a directive of that name is known, as an error calls them."""
     found = dict.fromkeys(where for where, cls in settings_classes() if _stands_in(cls, name))
     if name in KINDS or name in ENDPOINTS:

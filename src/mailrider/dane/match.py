@@ -56,7 +56,7 @@ def judge_dane(chain: Sequence[bytes], trust: DANETrust, now: datetime) -> Timed
         if record.usage == DANE_EE:
             found = _like(record, chain[0])
             if found == record:
-                return TimedVerdict(_yes(f"{show(record)} is the server's {_thing(record)}"))
+                return TimedVerdict(_yes(f"{show(record)} is the server's {_certificate_or_key(record)}"))
             why = f"the server has {show(found)}" if found else "the server's certificate cannot be read"
             failures.append(f"{show(record)}: {why}")
     anchored = [record for record in records if record.usage == DANE_TA]
@@ -106,7 +106,9 @@ def _find_anchors(record: TLSARecord, chain: Sequence[bytes], sent: SentChain, l
         if certificate != leaf and _like(record, certificate.der) == record:
             found = True
             which = chain.index(certificate.der) + 1
-            yield _Anchor(certificate, f"the {_thing(record)} of {certificate.subject} (certificate {which} sent)")
+            yield _Anchor(
+                certificate, f"the {_certificate_or_key(record)} of {certificate.subject} (certificate {which} sent)"
+            )
     if found or record.matching_type != FULL:
         return
     # RFC 7671 5.2.1 and 5.2.3: a whole certificate or key in DNS need not be sent.
@@ -149,7 +151,7 @@ def _like(record: TLSARecord, der: bytes) -> TLSARecord | None:
 
 
 def _why_no_anchor(record: TLSARecord, chain: Sequence[bytes]) -> str:
-    thing = _thing(record)
+    thing = _certificate_or_key(record)
     if _like(record, chain[0]) == record:
         return f"it is the server's own {thing}; DANE-TA(2) means that of its issuer, usage 3 would match"
     if record.matching_type == FULL and record.selector == SPKI:
@@ -159,7 +161,7 @@ def _why_no_anchor(record: TLSARecord, chain: Sequence[bytes]) -> str:
     return f"of the certificates that the server sent besides its own ({min(len(chain), MAX_CHAIN) - 1}) none matches"
 
 
-def _thing(record: TLSARecord) -> str:
+def _certificate_or_key(record: TLSARecord) -> str:
     return "certificate" if record.selector == CERT else "key"
 
 

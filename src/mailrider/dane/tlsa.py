@@ -47,7 +47,7 @@ class Undecodable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class IgnoredRecord:
     """A record that does not count, as text, and why, for people."""
 
     record: str
@@ -63,26 +63,28 @@ class UsableSet:
     """
 
     usable: tuple[TLSARecord, ...]
-    unusable: tuple[SetAside, ...] = ()
-    superseded: tuple[SetAside, ...] = ()
+    unusable: tuple[IgnoredRecord, ...] = ()
+    superseded: tuple[IgnoredRecord, ...] = ()
 
 
 def select_usable(records: Iterable[TLSARecord | Undecodable]) -> UsableSet:
     """Sort out an RRset. The order of the records makes no difference; DNS does not keep it."""
     good: list[TLSARecord] = []
-    unusable: list[SetAside] = []
+    unusable: list[IgnoredRecord] = []
     for record in records:
         if not isinstance(record, TLSARecord):
-            unusable.append(SetAside(record.text, "it cannot be decoded"))
+            unusable.append(IgnoredRecord(record.text, "it cannot be decoded"))
         elif reason := why_unusable(record):
-            unusable.append(SetAside(show(record), reason))
+            unusable.append(IgnoredRecord(show(record), reason))
         else:
             good.append(record)
     good = sorted(set(good), key=_preference)
     strongest = _strongest_digests(good)
     usable = [r for r in good if r.matching_type in (FULL, strongest.get((r.usage, r.selector)))]
-    weaker = [SetAside(show(r), "a stronger digest stands beside it (RFC 7671 9)") for r in good if r not in usable]
-    surplus = [SetAside(show(r), f"more than {MAX_RECORDS} usable records") for r in usable[MAX_RECORDS:]]
+    weaker = [
+        IgnoredRecord(show(r), "a stronger digest stands beside it (RFC 7671 9)") for r in good if r not in usable
+    ]
+    surplus = [IgnoredRecord(show(r), f"more than {MAX_RECORDS} usable records") for r in usable[MAX_RECORDS:]]
     return UsableSet(tuple(usable[:MAX_RECORDS]), tuple(sorted(unusable, key=str)), (*weaker, *surplus))
 
 

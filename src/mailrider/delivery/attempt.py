@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from mailrider.clock import Clock
-    from mailrider.delivery.job import AttemptRules, Connections, Guide, Job
+    from mailrider.delivery.job import AttemptRules, Connections, DestinationLike, Job
     from mailrider.delivery.mx import Address
     from mailrider.model.envelope import Recipient
     from mailrider.model.event import Emit
@@ -57,7 +57,7 @@ class Attempt:
         self,
         job: Job,
         recipients: Sequence[Recipient],
-        destination: Guide,
+        destination: DestinationLike,
         connections: Connections,
         rules: AttemptRules,
         clock: Clock,

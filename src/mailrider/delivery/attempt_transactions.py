@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mailrider.clock import NEVER
 from mailrider.delivery.attempt_record import NO_EXTENSION, NOT_COUNTED, AttemptRecord
 from mailrider.delivery.connection.transcript import transcript
-from mailrider.delivery.connection.unusable import ComeAgain, Unusable, broken_reply, judgement_of_us
-from mailrider.delivery.race import Overtaken
+from mailrider.delivery.connection.unusable import ConnectLater, Unusable, broken_reply, judgement_of_us
+from mailrider.delivery.race import RaceLost
 from mailrider.delivery.tally import FailedTry, Tally, Weight
 from mailrider.errors import DeadlineExceeded
 from mailrider.model.event import AddressFailed
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.connection.connect import ConnectRequest
-    from mailrider.delivery.job import AttemptRules, Connections, Guide, Job, Lease
+    from mailrider.delivery.job import AttemptRules, Connections, DestinationLike, Job, Lease
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate
     from mailrider.model.security import PeerEvidence, Refusal, Security
@@ -46,7 +46,7 @@ class AttemptTransactions:
         self,
         job: Job,
         tally: Tally,
-        destination: Guide,
+        destination: DestinationLike,
         connections: Connections,
         rules: AttemptRules,
         clock: Clock,
@@ -113,9 +113,9 @@ class AttemptTransactions:
         while todo:
             try:
                 lease, lost = await self._carry(call, todo, fresh=fresh)
-            except Overtaken:
+            except RaceLost:
                 return False  # it comes again, behind the others
-            except ComeAgain as error:
+            except ConnectLater as error:
                 self._tally.defer_pending(NOT_COUNTED, self._clock.now() + timedelta(seconds=error.seconds))
                 return True
             except Unusable as error:
@@ -165,8 +165,8 @@ class AttemptTransactions:
                 if not transaction.reusable:
                     wants_tls = _why_tls_was_missing(transaction, lease) is not None
                     lease.give_up(wants_tls=wants_tls, knows_no_chunks=transaction.knows_no_chunks)
-                elif lease.session.has_had_its_domains and _has_other_domains(call, transaction):
-                    lease.give_up(had_its_domains=True)  # the next message may be for others again (RFC 9422 4.3)
+                elif lease.session.takes_no_more_domains and _has_other_domains(call, transaction):
+                    lease.give_up(takes_no_more_domains=True)  # the next message may be for others again (RFC 9422 4.3)
         return lease, lost
 
     async def _refused(self, call: ConnectRequest, lease: Lease, refusal: Refusal) -> bool:

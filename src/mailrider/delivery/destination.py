@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.mx import Address
-    from mailrider.delivery.race import Reach
+    from mailrider.delivery.race import AddressHistory
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate, Candidates
     from mailrider.model.security import Requirement
-    from mailrider.policy.base import Admission, DestinationPolicy, Policy, Prepared
+    from mailrider.policy.base import Admission, DestinationPolicy, Policy, PreparedPolicy
 
 
 MAX_KEPT = 10_000  # of each kind
@@ -125,7 +125,7 @@ class Routing:
     clock: Clock
     connect_timeout: float
     memory: RouteMemory
-    reach: Reach
+    address_history: AddressHistory
     force_ipv4: bool = False
 
 
@@ -162,7 +162,7 @@ class Destination:
 
     async def find(self) -> Candidates:
         """The candidates, best first; binds the policies to them. Raises `Unroutable`."""
-        prepared: list[Prepared] = []
+        prepared: list[PreparedPolicy] = []
         try:
             prepared = [policy.prepare(self.next_hop) for policy in self._configured]
             candidates = self._routing.memory.candidates(self.next_hop) or await self._find_candidates()
@@ -216,7 +216,7 @@ class Destination:
         if known is None:
             known = self._routing.memory.host(candidate) or await self._find_host(candidate)
             if isinstance(known, Host) and len(known.addresses) > 1:
-                known = self._routing.reach.ordered(known)
+                known = self._routing.address_history.ordered(known)
             self._hosts[name] = known
         return known
 

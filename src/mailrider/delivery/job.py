@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mailrider.smtp.transaction import Transaction
 
 
-class Carrier(Protocol):
+class SessionLike(Protocol):
     """What an attempt needs of a session."""
 
     @property
@@ -39,7 +39,7 @@ class Carrier(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
     @property
-    def has_had_its_domains(self) -> bool: ...
+    def takes_no_more_domains(self) -> bool: ...
     async def transact(self, transaction: Transaction, content: Content) -> Exception | None: ...
 
 
@@ -47,18 +47,20 @@ class Lease(Protocol):
     """A judged connection, ours until the end of the `async with` that gave it. `reused`: it carried others before."""
 
     @property
-    def session(self) -> Carrier: ...
+    def session(self) -> SessionLike: ...
     @property
     def judgement(self) -> Judgement: ...
     @property
     def reused(self) -> bool: ...
 
-    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False, had_its_domains: bool = False) -> None:
+    def give_up(
+        self, *, wants_tls: bool = False, knows_no_chunks: bool = False, takes_no_more_domains: bool = False
+    ) -> None:
         """The connection is not to be used again. `wants_tls`: the server takes nothing in clear, `knows_no_chunks`:
-        it does not know BDAT, `had_its_domains`: it takes no recipients of other domains on it."""
+        it does not know BDAT, `takes_no_more_domains`: it takes no recipients of other domains on it."""
 
 
-class Guide(Protocol):
+class DestinationLike(Protocol):
     """Knows the hosts of a next hop and what they must prove; `destination.Destination` is the one that asks DNS."""
 
     @property
@@ -79,7 +81,7 @@ class Connections(Protocol):
     """Where connections come from."""
 
     def lease(self, call: ConnectRequest, *, fresh: bool = False) -> AbstractAsyncContextManager[Lease]:
-        """A connection for the call, a new one if `fresh`. Entering raises `Unusable` and `ComeAgain`."""
+        """A connection for the call, a new one if `fresh`. Entering raises `Unusable` and `ConnectLater`."""
 
 
 @value

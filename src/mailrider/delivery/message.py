@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import Attempt
 from mailrider.delivery.attempt_record import BUG, CLOSED
-from mailrider.delivery.job import AttemptRules, Connections, Guide, Job
+from mailrider.delivery.job import AttemptRules, Connections, DestinationLike, Job
 from mailrider.errors import ShuttingDown
 from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
 from mailrider.model.handover import DIRECT
@@ -92,7 +92,7 @@ class MessageDelivery(ABC):
         """What the message itself demands or waives."""
 
     @abstractmethod
-    async def way_to(self, next_hop: NextHop, job: Job) -> tuple[Guide, Connections]:
+    async def destination_and_connections(self, next_hop: NextHop, job: Job) -> tuple[DestinationLike, Connections]:
         """The hosts of a next hop, and the connections to them."""
 
     def rules_for(self, _: Envelope) -> AttemptRules:
@@ -103,7 +103,7 @@ class MessageDelivery(ABC):
         self,
         job: Job,
         recipients: Sequence[Recipient],
-        destination: Guide,
+        destination: DestinationLike,
         connections: Connections,
         watcher: Watcher | None = None,
     ) -> Attempt:
@@ -189,7 +189,7 @@ class MessageDelivery(ABC):
     async def _run(
         self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient], handover: Handover
     ) -> tuple[Outcome, ...]:
-        destination, connections = await self.way_to(next_hop, job)
+        destination, connections = await self.destination_and_connections(next_hop, job)
         return await self.attempt(job, recipients, destination, connections, handover.watcher).run()
 
     async def _run_within_limits(

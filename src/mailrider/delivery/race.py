@@ -1,9 +1,9 @@
 """Connecting to a host with several addresses: which comes first, and when the next one begins (RFC 8305 3 and 5).
 
-    race = Race(reach.ordered(host).addresses, clock, prohibited, late)
+    race = Race(address_history.ordered(host).addresses, clock, prohibited, late)
     try:
         for address in race.turns():
-            channel = await race.connect(address, dial)  # or `Overtaken`: it is another one's turn
+            channel = await race.connect(address, dial)  # or `RaceLost`: it is another one's turn
         if await race.has_more():  # addresses that DNS has named late: they have their turns
     finally:
         await race.close()
@@ -13,9 +13,9 @@ it is the next one's turn to be used, the others are given up. An address that w
 others, in case that what answered first does not take the message. Addresses that DNS names while others are connected
 to join at the end (RFC 8305 3). Whatever is left over in the end is closed.
 
-`Reach` remembers addresses and families that nothing could be connected to lately: they come last for some minutes.
-Nothing is left out: what failed before may be all that there is. So a network whose IPv6 leads nowhere delays one
-connection and not each. Bounded; a connection that is made clears the memory of its address and its family.
+`AddressHistory` remembers addresses and families that nothing could be connected to lately: they come last for some
+minutes. Nothing is left out: what failed before may be all that there is. So a network whose IPv6 leads nowhere delays
+one connection and not each. Bounded; a connection that is made clears the memory of its address and its family.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 HEAD_START = 0.25  # seconds: RFC 8305 8 recommends it, and no less than 0.1
 
 
-class Overtaken(MailriderError):
+class RaceLost(MailriderError):
     """Another address of the host answered first; this one may still be good."""
 
 
@@ -105,7 +105,7 @@ class Race:
         return None
 
     async def connect(self, address: Address, dial: Callable[[Address], Awaitable[Channel]]) -> Channel:
-        """A channel to the address whose turn it is. Raises what `dial` raises, or `Overtaken`."""
+        """A channel to the address whose turn it is. Raises what `dial` raises, or `RaceLost`."""
         if address not in self._tasks:
             self._begin(address, dial)
         task = self._tasks[address]
@@ -118,7 +118,7 @@ class Race:
         if not task.done():
             self._give_up(keep=self._winner())
             self._left.append(address)
-            raise Overtaken(f"another address of the host answered before {address} did")
+            raise RaceLost(f"another address of the host answered before {address} did")
         del self._tasks[address]
         channel = task.result()
         self._give_up(keep=None)
@@ -171,7 +171,7 @@ MAX_ENTRIES = 10_000
 IN_A_ROW = 3  # addresses of a family that did not answer, and none between that did: it is the family
 
 
-class Reach:
+class AddressHistory:
     """What the connections of a target have shown of addresses."""
 
     def __init__(self, clock: Clock) -> None:
@@ -202,8 +202,8 @@ class Reach:
         now, addresses = self._clock.monotonic(), host.addresses
         if len(addresses) < 2 or not (self._failed or any(now < until for until in self._family_until.values())):
             return host
-        order = tuple(sorted(addresses, key=lambda each: self._badness(each, now)))
+        order = tuple(sorted(addresses, key=lambda each: self._failure_rank(each, now)))
         return host if order == addresses else replace(host, addresses=order)
 
-    def _badness(self, address: Address, now: float) -> tuple[bool, bool]:
+    def _failure_rank(self, address: Address, now: float) -> tuple[bool, bool]:
         return now < self._failed.get(address, 0.0), now < self._family_until[address.version]

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.destination import Destination
-from mailrider.delivery.job import AttemptRules, Guide, Job
+from mailrider.delivery.job import AttemptRules, DestinationLike, Job
 from mailrider.delivery.message import MessageDelivery, route
 from mailrider.delivery.settings import EightBit
 from mailrider.model.domain import Domain
@@ -109,7 +109,7 @@ class RemoteDelivery(MessageDelivery):
             return await self._evidence()
         return self._policies if security.policies_bind else ()
 
-    async def way_to(self, next_hop: NextHop, job: Job) -> tuple[Guide, Connections]:
+    async def destination_and_connections(self, next_hop: NextHop, job: Job) -> tuple[DestinationLike, Connections]:
         """See `MessageDelivery`."""
         return await self.destination(next_hop, job.security, job.envelope.id), self._connections
 

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.connection.pool import Pool, PooledLease
     from mailrider.delivery.connection.session import Session
-    from mailrider.delivery.job import AttemptRules, Connections, Guide, Job
+    from mailrider.delivery.job import AttemptRules, Connections, DestinationLike, Job
     from mailrider.delivery.limits.rules import Limiter
     from mailrider.delivery.mx import Address
-    from mailrider.delivery.race import Reach
+    from mailrider.delivery.race import AddressHistory
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope
@@ -97,11 +97,11 @@ class FixedServer:
     host: NextHop
     pool: Pool
     requirement: Requirement
-    reach: Reach
+    address_history: AddressHistory
 
 
 class FixedDestination:
-    """A target's servers, for one message: where to, and over which connections; see `Guide` and `Connections`.
+    """A target's servers, and the connections to them, for one message: see `DestinationLike` and `Connections`.
 
     Two servers may have the same host and differ in port, scheme or path: the candidate tells them apart.
     """
@@ -143,7 +143,7 @@ class FixedDestination:
         with self.budget(candidate) as deadline:
             found = await find_host(self._resolver, candidate, self._clock, deadline, force_ipv4=False, late=self._late)
         if isinstance(found, Host):
-            return self._servers[candidate].reach.ordered(found)
+            return self._servers[candidate].address_history.ordered(found)
         if found.reply.is_permanent:
             # A configured server without an address is a mistake of ours, to be mended, and no reason to bounce.
             return HostNotFound(candidate, Reply.make(451, "4.4.4", found.reply.text))
@@ -234,7 +234,7 @@ class FixedDelivery(MessageDelivery):
         # As with `target.remote`, a notification is never failed for want of the extension.
         return MessageSecurity(_PROVED, needs_extension=not envelope.sender.is_null)
 
-    async def way_to(self, _: NextHop, job: Job) -> tuple[Guide, Connections]:
+    async def destination_and_connections(self, _: NextHop, job: Job) -> tuple[DestinationLike, Connections]:
         """See `MessageDelivery`."""
         demanded = job.security.requirement
         destination = FixedDestination(self._servers, self._resolver, self._clock, self._connect_timeout, demanded)

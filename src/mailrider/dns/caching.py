@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mailrider.clock import after
 from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
 from mailrider.dns.cache import AnswerCache
-from mailrider.dns.chain import Walk
+from mailrider.dns.chain import ChainLookup
 from mailrider.dns.outage import Outage
 from mailrider.dns.single_flight import Cancelled, SingleFlight
 from mailrider.dns.validating import Failing, Unvalidated, Validation, Waiting, read_validated
@@ -68,7 +68,7 @@ class CachingResolver:
         self._left_waiting = asyncio.Event()
         self._cache = AnswerCache(cache_size, clock)
         self._outage = Outage(emit)
-        self._flights: SingleFlight[tuple[str, RecordType, bool], Answer[Any] | FailedReply] = SingleFlight()
+        self._shared_lookups: SingleFlight[tuple[str, RecordType, bool], Answer[Any] | FailedReply] = SingleFlight()
         self._open = False
         self.changes = 0
         """See `Resolver`."""
@@ -81,7 +81,7 @@ class CachingResolver:
 
     async def __aexit__(self, *_: object) -> None:
         self._open = False
-        await self._flights.aclose()
+        await self._shared_lookups.aclose()
 
     # Who is asked -----------------------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class CachingResolver:
             return CLOSED
         resolve = partial(self._resolve, name, record_type, fresh=fresh)
         try:
-            outcome = await self._flights.run((name.ascii, record_type, fresh), resolve)
+            outcome = await self._shared_lookups.run((name.ascii, record_type, fresh), resolve)
         except Cancelled:
             return CLOSED
         if isinstance(outcome, FailedReply):
@@ -185,14 +185,14 @@ class CachingResolver:
         unready = await self._ready()
         if unready is not None:
             return unready
-        changes, walk = self.changes, Walk(name, record_type, trusted=self.validates)
+        changes, lookup = self.changes, ChainLookup(name, record_type, trusted=self.validates)
         while True:  # ends: each further round follows a CNAME, and those are counted
-            reply = await self._ask(walk.current, record_type, fresh=fresh)
+            reply = await self._ask(lookup.current, record_type, fresh=fresh)
             if self.changes != changes:  # ends: changes come each minute at most
                 return await self._resolve(name, record_type, fresh=fresh)
             if isinstance(reply, FailedReply):
                 return reply
-            outcome = walk.take(reply, self._clock.monotonic())
+            outcome = lookup.take(reply, self._clock.monotonic())
             if isinstance(outcome, Answer):
                 self._cache.put(record_type, outcome)
             if outcome is not None:

@@ -1,6 +1,6 @@
 """From replies to an answer: CNAMEs followed (RFC 1034 3.6.2), pure.
 
-A `Walk` starts at a name and is fed with replies to questions about `current`, until it is an `Answer` or a
+A `ChainLookup` starts at a name and is fed with replies to questions about `current`, until it is an `Answer` or a
 `FailedReply`. A validating resolver hands over the whole chain at once; an authoritative server stops where its
 zone ends, and then `current` has to be asked for.
 
@@ -25,7 +25,7 @@ MAX_TTL = 86400  # seconds: so that a typo in a zone is not believed for years (
 MAX_NEGATIVE_TTL = 3600  # seconds: RFC 2308 5 found one to three hours to work well
 
 
-class Walk:
+class ChainLookup:
     """One lookup under way; `current` is the name to ask for next."""
 
     def __init__(self, name: Domain, record_type: RecordType, *, trusted: bool) -> None:

@@ -23,7 +23,7 @@ class Cancelled(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class _Flight(Generic[V]):
+class _SharedTask(Generic[V]):
     task: asyncio.Task[V]
     waiters: int = 0
 
@@ -32,31 +32,31 @@ class SingleFlight(Generic[K, V]):
     """Runs at most one piece of work a key at a time."""
 
     def __init__(self) -> None:
-        self._flights: dict[K, _Flight[V]] = {}
+        self._shared: dict[K, _SharedTask[V]] = {}
         self._tasks: set[asyncio.Task[V]] = set()  # those too that nobody waits for any more
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._shared)
 
     async def run(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> V:
         """The result of `work`, or of the same work that somebody else has begun.
 
         Raises what the work raises, and `Cancelled` if `aclose` came first.
         """
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = self._begin(key, work)
-        flight.waiters += 1
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = self._begin(key, work)
+        shared.waiters += 1
         try:
-            await asyncio.wait([flight.task])  # does not cancel what it waits for
+            await asyncio.wait([shared.task])  # does not cancel what it waits for
         finally:
-            flight.waiters -= 1
-            if not flight.waiters and not flight.task.done():
-                self._forget(key, flight)  # at once: nobody may join work that is being cancelled
-                flight.task.cancel()
-        if flight.task.cancelled():
+            shared.waiters -= 1
+            if not shared.waiters and not shared.task.done():
+                self._forget(key, shared)  # at once: nobody may join work that is being cancelled
+                shared.task.cancel()
+        if shared.task.cancelled():
             raise Cancelled
-        return flight.task.result()
+        return shared.task.result()
 
     async def aclose(self) -> None:
         """End all work that is under way; its callers get `Cancelled`."""
@@ -64,13 +64,13 @@ class SingleFlight(Generic[K, V]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> _Flight[V]:
-        flight = _Flight(asyncio.get_running_loop().create_task(work()))
-        self._tasks.add(flight.task)
-        flight.task.add_done_callback(self._tasks.discard)
-        flight.task.add_done_callback(lambda _: self._forget(key, flight))
-        return flight
+    def _begin(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> _SharedTask[V]:
+        shared = _SharedTask(asyncio.get_running_loop().create_task(work()))
+        self._tasks.add(shared.task)
+        shared.task.add_done_callback(self._tasks.discard)
+        shared.task.add_done_callback(lambda _: self._forget(key, shared))
+        return shared
 
-    def _forget(self, key: K, flight: _Flight[V]) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+    def _forget(self, key: K, shared: _SharedTask[V]) -> None:
+        if self._shared.get(key) is shared:
+            del self._shared[key]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mailrider.dsn.human_part import letter
+from mailrider.dsn.human_part import letter_lines
 from mailrider.dsn.machine_part import status_report
 from mailrider.dsn.notification import NotifiedAction, date_text
 from mailrider.dsn.parts import boundary_between, part, returned_part
@@ -44,7 +44,7 @@ def compose(notification: Notification, origin: NotificationAuthor) -> bytes:
     """The notification as a message, lines ending in CRLF. Its envelope is the caller's: from `<>` to the sender."""
     utf8 = not notification.envelope.sender.is_ascii
     is_global = utf8 and _has_global_address(notification)
-    text = "\r\n".join(letter(notification, origin)) + "\r\n"
+    text = "\r\n".join(letter_lines(notification, origin)) + "\r\n"
     machine = status_report(notification, origin, is_global=is_global)
     parts = [
         part("text/plain; charset=utf-8", "Notification", text.encode(), utf8=utf8),
@@ -66,7 +66,7 @@ def compose(notification: Notification, origin: NotificationAuthor) -> bytes:
 
 def _has_global_address(notification: Notification) -> bool:
     """True if an address is shown as it is only in the forms of RFC 6533."""
-    recipients = [each.recipient for each in notification.told]
+    recipients = [each.recipient for each in notification.recipients]
     originals = [each.original for each in recipients if each.original is not None]
     return not (
         all(each.mailbox.is_ascii for each in recipients) and all(original.address.isascii() for original in originals)
@@ -74,8 +74,8 @@ def _has_global_address(notification: Notification) -> bool:
 
 
 def _header(notification: Notification, origin: NotificationAuthor, boundary: str, encoding: str) -> str:
-    whom = str(notification.told[0].recipient)
-    more = len(notification.told) - 1
+    whom = str(notification.recipients[0].recipient)
+    more = len(notification.recipients) - 1
     what = "a notification" if notification.is_about_notification else "your message"
     subject = f"{_SUBJECT[notification.action]}: {what} to {whom}" + (f" and {more} more" if more else "")
     message_id = _message_id(notification)

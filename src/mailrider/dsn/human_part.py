@@ -11,7 +11,7 @@ from mailrider.model.reply import clean_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mailrider.dsn.notification import Notification, NotificationAuthor, Told
+    from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedRecipient
     from mailrider.model.reply import EnhancedCode
 
 MAX_SUBJECT: Final = 120  # characters of the subject that are quoted
@@ -67,15 +67,15 @@ _ADVICE: Final[dict[tuple[int, int | None], str]] = {
 }
 
 
-def letter(notification: Notification, origin: NotificationAuthor) -> Iterator[str]:
+def letter_lines(notification: Notification, origin: NotificationAuthor) -> Iterator[str]:
     """The lines of the letter."""
-    count = len(notification.told)
-    whom = str(notification.told[0].recipient) if count == 1 else f"these {count} recipients"
+    count = len(notification.recipients)
+    whom = str(notification.recipients[0].recipient) if count == 1 else f"these {count} recipients"
     opening = _NOTIFICATION if notification.is_about_notification else _OPENING[notification.action]
     yield from wrapped(opening.format(whom=whom))
     yield ""
     yield from _about(notification)
-    for each in notification.told[:MAX_EXPLAINED]:
+    for each in notification.recipients[:MAX_EXPLAINED]:
         yield ""
         yield f"  {each.recipient}"
         yield from _explain(each)
@@ -101,16 +101,16 @@ def _subject(notification: Notification) -> str:
     return clean_text(text[:MAX_SUBJECT])
 
 
-def _explain(told: Told) -> Iterator[str]:
-    outcome = told.outcome
-    label = {NotifiedAction.FAILED: "Reason", NotifiedAction.DELAYED: "Reason so far"}.get(told.action, "Answer")
+def _explain(notified: NotifiedRecipient) -> Iterator[str]:
+    outcome = notified.outcome
+    label = {NotifiedAction.FAILED: "Reason", NotifiedAction.DELAYED: "Reason so far"}.get(notified.action, "Answer")
     yield from _paragraph(f"{label}: {outcome.reply.text} ({outcome.reply.code} {outcome.reply.status})")
     if outcome.in_doubt:
         yield from _paragraph("It may have arrived all the same: the connection was lost before the server's answer.")
-    if told.action is NotifiedAction.FAILED:
+    if notified.action is NotifiedAction.FAILED:
         yield from _paragraph(f"What you can do: {advice_for(outcome.reply.status)}")
-    elif told.action is NotifiedAction.DELAYED and told.until is not None:
-        yield from _paragraph(f"It will be tried until {date_text(told.until)}.")
+    elif notified.action is NotifiedAction.DELAYED and notified.until is not None:
+        yield from _paragraph(f"It will be tried until {date_text(notified.until)}.")
 
 
 def _paragraph(text: str) -> list[str]:

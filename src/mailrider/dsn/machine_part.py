@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from mailrider.dsn.notification import Notification, NotificationAuthor, Told
+    from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedRecipient
     from mailrider.model.outcome import Outcome
 
 MAX_VALUE: Final = 900  # octets of a machine-readable line: RFC 5322 2.1.1 has 998
@@ -29,27 +29,30 @@ def status_report(notification: Notification, origin: NotificationAuthor, *, is_
         _line("Reporting-MTA", f"dns; {origin.hostname.ascii}"),
         _line("Arrival-Date", date_text(notification.arrived)),
     ]
-    groups = [about, *(list(_recipient(each, notification.at, is_global=is_global)) for each in notification.told)]
+    groups = [
+        about,
+        *(list(_recipient(each, notification.at, is_global=is_global)) for each in notification.recipients),
+    ]
     return "\r\n".join("".join(group) for group in groups)
 
 
-def _recipient(told: Told, at: datetime, *, is_global: bool) -> Iterator[str]:
-    recipient, outcome = told.recipient, told.outcome
+def _recipient(notified: NotifiedRecipient, at: datetime, *, is_global: bool) -> Iterator[str]:
+    recipient, outcome = notified.recipient, notified.outcome
     if recipient.original is not None:
         yield _line("Original-Recipient", _typed_address(recipient.original, is_global=is_global))
     # RFC 6533 4: an address with UTF-8 is of the type utf-8.
     final = OriginalRecipient("rfc822" if recipient.mailbox.is_ascii else "utf-8", str(recipient))
     yield _line("Final-Recipient", _typed_address(final, is_global=is_global))
-    yield _line("Action", told.action.value)
+    yield _line("Action", notified.action.value)
     yield _line("Status", _status_code(outcome))
     if outcome.mx is not None:
         yield _line("Remote-MTA", f"dns; {outcome.mx}")
     diagnosis = wrapped(_literally(_ascii(_diagnosis(outcome), is_global=is_global))[:MAX_VALUE])
     yield compose_field("Diagnostic-Code", *diagnosis, fold="    ")
-    if told.was_tried:
+    if notified.was_tried:
         yield _line("Last-Attempt-Date", date_text(at))
-    if told.action is NotifiedAction.DELAYED and told.until is not None:
-        yield _line("Will-Retry-Until", date_text(told.until))
+    if notified.action is NotifiedAction.DELAYED and notified.until is not None:
+        yield _line("Will-Retry-Until", date_text(notified.until))
 
 
 def _typed_address(address: OriginalRecipient, *, is_global: bool) -> str:

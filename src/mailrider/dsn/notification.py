@@ -32,7 +32,7 @@ class NotifiedAction(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class NotifiedRecipient:
     """A recipient and what became of it. `until`: when it will be given up, for a delay. `was_tried`: just now."""
 
     recipient: Recipient
@@ -52,14 +52,14 @@ class NotificationAuthor:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What there is to tell about one message; all of `told` have the same action.
+    """What there is to tell about one message; all `recipients` have the same action.
 
     `content` None: it cannot be read any more; the notification goes out all the same. `id` makes the Message-ID.
     `is_about_notification`: the message was one of ours, and who reads this is the postmaster.
     """
 
     envelope: Envelope
-    told: tuple[Told, ...]
+    recipients: tuple[NotifiedRecipient, ...]
     arrived: datetime
     at: datetime
     id: str
@@ -69,7 +69,7 @@ class Notification:
     @property
     def action(self) -> NotifiedAction:
         """The action that the notification is about."""
-        return self.told[0].action
+        return self.recipients[0].action
 
 
 def wrapped(text: str, first: str = "", others: str = "") -> list[str]:

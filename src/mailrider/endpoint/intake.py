@@ -1,10 +1,10 @@
 """A message while it arrives: mended, measured and kept within bounds.
 
 Small content stays in memory, and larger content goes to a file without a name, which is gone with the process. What
-all connections hold together, in memory and on disk, is bounded (`Room`), and no client can hold more than it leaves to
-the others. Where there is no room in memory the content goes to disk early; where there is none on disk, or the header
-is not complete, the client is asked to come again. What cannot be accepted is dropped at once, and the rest of it as it
-comes.
+all connections hold together, in memory and on disk, is bounded (`IntakeSpace`), and no client can hold more than it
+leaves to the others. Where there is no room in memory the content goes to disk early; where there is none on disk, or
+the header is not complete, the client is asked to come again. What cannot be accepted is dropped at once, and the rest
+of it as it comes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class IntakeSpace:
     """What unfinished messages may take: in memory, and on disk below `spool` (None: the system's temporary folder)."""
 
     memory: Memory
@@ -76,7 +76,7 @@ class Room:
 class Intake:
     """One message of one client. `close` it whatever happens; the content is there until then."""
 
-    def __init__(self, room: Room, max_header: int, client: str = "") -> None:
+    def __init__(self, room: IntakeSpace, max_header: int, client: str = "") -> None:
         self.fault: Reply | None = None
         """What the message must be refused with, whatever else may come."""
         self.size = 0

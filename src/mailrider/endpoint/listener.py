@@ -128,7 +128,7 @@ class Endpoint:
                 try:
                     await self._listen(address, take(address), turns)
                 except NoIPv6 as error:
-                    if address.ipv4_brother not in self._addresses:
+                    if address.ipv4_counterpart not in self._addresses:
                         raise
                     self._service.emit(AddressLeftOut(self._service.name, str(address), str(error)))
         except BaseException:

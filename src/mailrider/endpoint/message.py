@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from mailrider.endpoint.intake import Intake, Room
+from mailrider.endpoint.intake import Intake, IntakeSpace
 from mailrider.endpoint.pipeline.check import Arrival
 from mailrider.header.fields import (
     MAX_LINES,
@@ -70,7 +70,12 @@ class IncomingMessage:
     __slots__ = ("_client", "_intake", "_machine", "_name", "_room", "_service", "_transaction")
 
     def __init__(
-        self, service: Service, client: Client, machine: ServerMachine, transaction: IncomingTransaction, room: Room
+        self,
+        service: Service,
+        client: Client,
+        machine: ServerMachine,
+        transaction: IncomingTransaction,
+        room: IntakeSpace,
     ) -> None:
         self._service = service
         self._client = client

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import Patience
 from mailrider.endpoint.authentication import Authentication
-from mailrider.endpoint.intake import Room
+from mailrider.endpoint.intake import IntakeSpace
 from mailrider.endpoint.message import IncomingMessage
 from mailrider.endpoint.service import offer
 from mailrider.endpoint.transaction import IncomingTransaction
@@ -352,8 +352,8 @@ class ClientSession:
         self._service.emit(ClientRefused(self._service.name, self.client.name, self.client.user, command, reason))
 
 
-def _room(service: Service, client: Client) -> Room:
+def _room(service: Service, client: Client) -> IntakeSpace:
     """What messages of the client may take: the network cannot keep the programs of this machine from sending."""
     if client.address:
-        return Room(service.memory, service.disk, service.spool)
-    return Room(service.local_memory, service.local_disk, service.spool)
+        return IntakeSpace(service.memory, service.disk, service.spool)
+    return IntakeSpace(service.local_memory, service.local_disk, service.spool)

@@ -186,7 +186,7 @@ class CA:
         builder = builder.add_extension(usage, critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([_purpose(kind)]), critical=False)
         if kind is not Kind.NO_SAN:
-            san = x509.SubjectAlternativeName([_general_name(_bent(name, kind)) for name in names])
+            san = x509.SubjectAlternativeName([_general_name(_name_for(name, kind)) for name in names])
             builder = builder.add_extension(san, critical=False)
         return _signed(builder, issuer.key)
 
@@ -226,7 +226,7 @@ def _named(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
 
 
-def _bent(name: str, kind: Kind) -> str:
+def _name_for(name: str, kind: Kind) -> str:
     """The name as a certificate of that kind has it."""
     if kind is Kind.WILDCARD:
         return "*." + name.partition(".")[2]

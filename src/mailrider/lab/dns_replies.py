@@ -24,7 +24,7 @@ import dns.rrset
 
 from mailrider.dns.answer import MXRecord
 from mailrider.errors import InvalidValue
-from mailrider.lab.zones import TTL, ChainLink, Data, Fault, Found, RawRecord
+from mailrider.lab.zones import TTL, ChainLink, Data, Fault, RawRecord, TableAnswer
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
 
@@ -56,7 +56,7 @@ def read_query(message: bytes) -> dns.message.Message | None:
     return query
 
 
-def encode_replies(query: dns.message.Message, found: Found, *, tcp: bool) -> Iterator[bytes]:
+def encode_replies(query: dns.message.Message, found: TableAnswer, *, tcp: bool) -> Iterator[bytes]:
     """The messages that go back for a question, in order."""
     fault = found.fault
     if fault is Fault.SILENT or (fault is Fault.TCP_CLOSED and tcp):
@@ -85,7 +85,7 @@ def encode_replies(query: dns.message.Message, found: Found, *, tcp: bool) -> It
             yield true
 
 
-def _encode(query: dns.message.Message, found: Found, *, tcp: bool) -> bytes:
+def _encode(query: dns.message.Message, found: TableAnswer, *, tcp: bool) -> bytes:
     reply = _respond(query)
     if found.fault is Fault.REFERRAL:
         reply.flags &= ~dns.flags.RA
@@ -163,7 +163,7 @@ def _rrset(link: ChainLink) -> dns.rrset.RRset:
     return dns.rrset.from_rdata_list(_name(link.owner), link.records.ttl, rdatas)
 
 
-def _soa(found: Found) -> dns.rrset.RRset:
+def _soa(found: TableAnswer) -> dns.rrset.RRset:
     owner = _name(found.denied_by or ".")
     return dns.rrset.from_text(owner, TTL, _IN, "SOA", f". . 1 3600 600 86400 {TTL}")
 

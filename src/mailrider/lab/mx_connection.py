@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mailrider.errors import NetworkError
 from mailrider.lab.mx_script import (
     Action,
-    Behind,
     Close,
-    Endless,
-    Later,
+    DelayedReply,
+    EndlessOutput,
+    ExtraOctets,
     Raw,
     Silence,
-    Slowly,
+    SlowReply,
     Stage,
     Stall,
     TLSFault,
@@ -51,7 +51,7 @@ _NOT_TLS = b"454 4.7.0 On second thoughts, no TLS\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DialogueOctets:
     """Some octets of the dialogue: who wrote them, `C`lient or `S`erver, and whether TLS hid them."""
 
     who: str
@@ -87,7 +87,7 @@ class LabConnection:
     def __init__(self, host: LabMX, script: MXScript, channel: Channel, number: int) -> None:
         self.number = number
         """Counted from 1, over all connections to the host."""
-        self.transcript: list[Said] = []
+        self.transcript: list[DialogueOctets] = []
         self.octets = {"C": 0, "S": 0}
         """How much was written in all, by client and server."""
         self.commands: list[Command] = []
@@ -153,7 +153,7 @@ class LabConnection:
         room = MAX_TRANSCRIPT - self.octets["C"] - self.octets["S"]
         self.octets[who] += len(octets)
         if room > 0:
-            self.transcript.append(Said(who, octets[:room], self._machine.is_secure))
+            self.transcript.append(DialogueOctets(who, octets[:room], self._machine.is_secure))
 
     # The channel's side -----------------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class LabConnection:
                 await handshake
             while self.is_open:
                 await self._round()
-        except (_Over, NetworkError):
+        except (_ScriptEnded, NetworkError):
             pass  # NetworkError: the client has gone; connection_lost tells
         finally:
             self._channel.abort()
@@ -252,9 +252,9 @@ class LabConnection:
             case str() | Reply():
                 self._write(_encode(action))
                 await self._fail(Silence())
-            case Raw(octets) | Behind(octets):
+            case Raw(octets) | ExtraOctets(octets):
                 self._write(octets)
-            case Slowly() | Later():
+            case SlowReply() | DelayedReply():
                 raise ValueError(f"content has no reply that could come late: {action}")
             case _:
                 await self._fail(action)
@@ -284,14 +284,14 @@ class LabConnection:
                 self._answer(command, usual)
                 machine.take_output()
                 self._write(octets)
-            case Behind(octets):
+            case ExtraOctets(octets):
                 self._answer(command, usual)
                 self._write(machine.take_output() + octets)
-            case Slowly(reply, seconds):
+            case SlowReply(reply, seconds):
                 self._flush()
                 self._answer(command, parse_reply(reply) if reply else usual)
-                await self._drip(machine.take_output(), seconds)
-            case Later(seconds, reply):
+                await self._send_slowly(machine.take_output(), seconds)
+            case DelayedReply(seconds, reply):
                 self._flush()
                 await self._host.clock.sleep(seconds)
                 self._answer(command, parse_reply(reply) if reply else usual)
@@ -306,7 +306,7 @@ class LabConnection:
             self._host.message_accepted(self._message())
         self._machine.answer(reply)
 
-    async def _fail(self, fault: Close | Silence | Stall | Endless) -> NoReturn:
+    async def _fail(self, fault: Close | Silence | Stall | EndlessOutput) -> NoReturn:
         """Nothing sensible comes after this."""
         channel = self._channel
         match fault:
@@ -324,7 +324,7 @@ class LabConnection:
             case Stall():
                 channel.pause_reading()
                 await self._end()
-            case Endless(octets):
+            case EndlessOutput(octets):
                 self._deaf = True
                 self._read_on()
                 many = octets * (_AT_ONCE // len(octets) + 1)
@@ -332,12 +332,12 @@ class LabConnection:
                     self._write(many)
                     if channel.needs_drain:
                         await channel.drain()
-        raise _Over
+        raise _ScriptEnded
 
-    async def _drip(self, octets: bytes, seconds: float) -> None:
+    async def _send_slowly(self, octets: bytes, seconds: float) -> None:
         for octet in octets:
             if not self.is_open:
-                raise _Over
+                raise _ScriptEnded
             self._write(bytes([octet]))
             await self._host.clock.sleep(seconds)
 
@@ -395,10 +395,10 @@ class LabConnection:
                 await self._end()
             case _:
                 await self._channel.close()
-        raise _Over
+        raise _ScriptEnded
 
 
-class _Over(Exception):
+class _ScriptEnded(Exception):
     """The script has nothing more to say on this connection."""
 
 

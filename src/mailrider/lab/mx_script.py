@@ -90,14 +90,14 @@ class Raw:
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class ExtraOctets:
     """Write these octets, too, behind the reply and together with it. Behind the 220 to STARTTLS: an injection."""
 
     octets: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Slowly:
+class SlowReply:
     """The reply (the usual one if there is none here), an octet at a time."""
 
     reply: str = ""
@@ -105,7 +105,7 @@ class Slowly:
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class DelayedReply:
     """The reply (the usual one if there is none here), after some time."""
 
     seconds: float
@@ -113,13 +113,13 @@ class Later:
 
 
 @dataclass(frozen=True, slots=True)
-class Endless:
+class EndlessOutput:
     """Write these octets again and again, until the client has had enough."""
 
     octets: bytes = b"250-and furthermore\r\n"
 
 
-Action: TypeAlias = str | Reply | Close | Silence | Stall | Raw | Behind | Slowly | Later | Endless
+Action: TypeAlias = str | Reply | Close | Silence | Stall | Raw | ExtraOctets | SlowReply | DelayedReply | EndlessOutput
 Step: TypeAlias = Action | Sequence[Action | None] | Callable[[Command], Action | None]
 
 # Replies that are none (RFC 5321 4.2), for any stage.

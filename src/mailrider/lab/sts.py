@@ -223,7 +223,7 @@ class LabSTS:
                 writer.write(head.encode())
                 await _repeat(writer, b"X-Filler: " + b"x" * 1000 + b"\r\n")
             case STSFault.SLOW:
-                await self._drip(writer, _framed(head, body))
+                await self._send_slowly(writer, _framed(head, body))
             case STSFault.PADDED:
                 writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
                 await _repeat(writer, b"1;" + b"x" * 1000 + b"\r\n#\r\n")
@@ -236,7 +236,7 @@ class LabSTS:
             case STSFault.COMPRESSED:
                 writer.write(_framed(f"{head}Content-Encoding: gzip\r\n", gzip.compress(b" " * (10 << 20))))
 
-    async def _drip(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+    async def _send_slowly(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         for octet in data:
             writer.write(bytes([octet]))
             await writer.drain()

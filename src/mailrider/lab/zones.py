@@ -110,7 +110,7 @@ class ChainLink:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TableAnswer:
     """What a table says to a question.
 
     `denied_by` is the owner of the SOA if there are no records at the end of the chain; `exists` is then False for
@@ -125,7 +125,7 @@ class Found:
     delay: float = 0.0
 
 
-def find(table: ZoneTable, name: str, rdtype: str) -> Found:
+def find(table: ZoneTable, name: str, rdtype: str) -> TableAnswer:
     """The answer to a question, CNAMEs followed; endless chains break off after `MAX_LINKS`."""
     links: list[ChainLink] = []
     authentic = True
@@ -150,8 +150,10 @@ def find(table: ZoneTable, name: str, rdtype: str) -> Found:
         owner = str(records.data[0]).lower().removesuffix(".")
 
 
-def _found(links: Sequence[ChainLink], authentic: bool, *, exists: bool = True, denied_by: str | None = None) -> Found:
-    return Found(
+def _found(
+    links: Sequence[ChainLink], authentic: bool, *, exists: bool = True, denied_by: str | None = None
+) -> TableAnswer:
+    return TableAnswer(
         links=tuple(links),
         authentic=authentic,
         exists=exists,
@@ -161,7 +163,7 @@ def _found(links: Sequence[ChainLink], authentic: bool, *, exists: bool = True, 
     )
 
 
-def _absent(table: ZoneTable, owner: str, links: list[ChainLink], *, authentic: bool, exists: bool) -> Found:
+def _absent(table: ZoneTable, owner: str, links: list[ChainLink], *, authentic: bool, exists: bool) -> TableAnswer:
     above = owner
     while above and above not in table:
         above = above.partition(".")[2]

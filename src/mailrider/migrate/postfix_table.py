@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Simple:
+class OneLineParameter:
     """A parameter that becomes one line of a block; `write` gives it, or nothing for a value without a meaning here."""
 
     kind: str
@@ -60,25 +60,25 @@ def _protocols(value: str) -> str:
 
 
 SIMPLE: Final = {
-    "proxy_interfaces": Simple("top", _all("own_addresses")),
-    "maximal_queue_lifetime": Simple("target.queue", _time("expire", "d")),
-    "delay_warning_time": Simple("target.queue", _time("delay_warning", "h")),
-    "minimal_backoff_time": Simple("target.queue", _time("initial_retry_time", "s")),
-    "maximal_backoff_time": Simple("target.queue", _time("max_retry_time", "s")),
-    "default_process_limit": Simple("target.queue", _number("max_parallelism")),
-    "message_size_limit": Simple("submission", _size("max_message_size")),
-    "header_size_limit": Simple("submission", _size("max_header_size")),
-    "smtpd_recipient_limit": Simple("submission", _number("max_recipients")),
-    "hopcount_limit": Simple("submission", _number("max_received")),
-    "smtpd_client_connection_count_limit": Simple("submission", _number("max_client_connections")),
-    "smtp_helo_name": Simple("target", _as("hostname")),
-    "smtp_bind_address": Simple("target", _address),
-    "smtp_bind_address6": Simple("target", _address),
-    "smtp_connect_timeout": Simple("target", _time("connect_timeout", "s")),
-    "smtp_data_done_timeout": Simple("target", _time("submission_timeout", "s")),
-    "smtp_connection_reuse_count_limit": Simple("target", _number("conn_reuse_limit")),
-    "smtp_tls_CAfile": Simple("tls_client", _as("root_ca")),
-    "smtp_tls_mandatory_protocols": Simple("tls_client", _protocols),
+    "proxy_interfaces": OneLineParameter("top", _all("own_addresses")),
+    "maximal_queue_lifetime": OneLineParameter("target.queue", _time("expire", "d")),
+    "delay_warning_time": OneLineParameter("target.queue", _time("delay_warning", "h")),
+    "minimal_backoff_time": OneLineParameter("target.queue", _time("initial_retry_time", "s")),
+    "maximal_backoff_time": OneLineParameter("target.queue", _time("max_retry_time", "s")),
+    "default_process_limit": OneLineParameter("target.queue", _number("max_parallelism")),
+    "message_size_limit": OneLineParameter("submission", _size("max_message_size")),
+    "header_size_limit": OneLineParameter("submission", _size("max_header_size")),
+    "smtpd_recipient_limit": OneLineParameter("submission", _number("max_recipients")),
+    "hopcount_limit": OneLineParameter("submission", _number("max_received")),
+    "smtpd_client_connection_count_limit": OneLineParameter("submission", _number("max_client_connections")),
+    "smtp_helo_name": OneLineParameter("target", _as("hostname")),
+    "smtp_bind_address": OneLineParameter("target", _address),
+    "smtp_bind_address6": OneLineParameter("target", _address),
+    "smtp_connect_timeout": OneLineParameter("target", _time("connect_timeout", "s")),
+    "smtp_data_done_timeout": OneLineParameter("target", _time("submission_timeout", "s")),
+    "smtp_connection_reuse_count_limit": OneLineParameter("target", _number("conn_reuse_limit")),
+    "smtp_tls_CAfile": OneLineParameter("tls_client", _as("root_ca")),
+    "smtp_tls_mandatory_protocols": OneLineParameter("tls_client", _protocols),
 }
 
 _FILES: Final = "where Postfix keeps its own files; mailrider's are in state_dir"

@@ -19,7 +19,7 @@ MAX_TRIES: Final = 20
 """Tries of one attempt that are kept: as many as an attempt has addresses."""
 
 
-class Decided(Protocol):
+class OutcomeLike(Protocol):
     """What became of a recipient: an `Outcome`, or a result of the library."""
 
     @property
@@ -36,7 +36,7 @@ class Decided(Protocol):
     def in_doubt(self) -> bool: ...
 
 
-def outcome_facts(outcome: Decided) -> dict[str, Any]:
+def outcome_facts(outcome: OutcomeLike) -> dict[str, Any]:
     """What became of a recipient, where, and how safely; without the tries before it."""
     security = outcome.security
     return {

@@ -111,7 +111,7 @@ def only_counters(families: Iterable[Metric]) -> list[Metric]:
     return [each for each in families if each.type in ADDED and not each.name.startswith(OF_PROCESS)]
 
 
-class Sums(Collector):
+class MetricSums(Collector):
     """What is shown: `own` counters, and the latest of each worker. `registry` has all of it."""
 
     def __init__(self, own: Metrics) -> None:

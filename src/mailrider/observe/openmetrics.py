@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from mailrider.clock import Clock, Timer
-    from mailrider.observe.metric_sums import Sums
+    from mailrider.observe.metric_sums import MetricSums
     from mailrider.observe.metrics import Metrics
     from mailrider.settings.socket_address import SocketAddress
 
@@ -56,7 +56,7 @@ _LOGGER.addFilter(_is_ours_to_mend)
 @asynccontextmanager
 async def open_openmetrics(
     address: SocketAddress,
-    metrics: Metrics | Sums,
+    metrics: Metrics | MetricSums,
     clock: Clock,
     refresh: Callable[[], Awaitable[None]],
     names: Collection[str] = (),
@@ -87,7 +87,7 @@ async def open_openmetrics(
     runner = web.AppRunner(application, access_log=None, logger=_LOGGER, shutdown_timeout=_CLOSING)
     await runner.setup()
     try:
-        visitors = _Visitors(clock, cast("Callable[[], asyncio.Protocol]", runner.server))
+        visitors = _LimitedConnections(clock, cast("Callable[[], asyncio.Protocol]", runner.server))
         bound = take(address) if take is not None else tcp_socket(address.ip, address.port)
         try:
             listening = await asyncio.get_running_loop().create_server(visitors.visitor, sock=bound)
@@ -98,7 +98,7 @@ async def open_openmetrics(
             yield listening.sockets[0].getsockname()[1]
         finally:
             listening.close()
-            visitors.disperse()
+            visitors.cancel_timers()
     finally:
         await runner.cleanup()
 
@@ -122,19 +122,19 @@ def is_ours(host: str, names: Collection[str]) -> bool:
     return True
 
 
-class _Visitors:
+class _LimitedConnections:
     """Those who are connected: how many, and how many of each client."""
 
     def __init__(self, clock: Clock, make: Callable[[], asyncio.Protocol]) -> None:
         self.clock = clock
         self._make = make
-        self._visitors: dict[_Visitor, str] = {}
+        self._visitors: dict[_LimitedConnection, str] = {}
 
-    def visitor(self) -> _Visitor:
+    def visitor(self) -> _LimitedConnection:
         """The protocol of a new connection."""
-        return _Visitor(self)
+        return _LimitedConnection(self)
 
-    def admit(self, visitor: _Visitor, address: str) -> asyncio.Protocol | None:
+    def admit(self, visitor: _LimitedConnection, address: str) -> asyncio.Protocol | None:
         """Who speaks with the visitor; None if there is no room for it."""
         client = client_key(address)
         if len(self._visitors) >= MAX_CLIENTS or list(self._visitors.values()).count(client) >= MAX_CLIENT:
@@ -142,20 +142,20 @@ class _Visitors:
         self._visitors[visitor] = client
         return self._make()
 
-    def leave(self, visitor: _Visitor) -> None:
+    def leave(self, visitor: _LimitedConnection) -> None:
         """A visitor is gone."""
         self._visitors.pop(visitor, None)
 
-    def disperse(self) -> None:
+    def cancel_timers(self) -> None:
         """End the timers of all."""
         for visitor in list(self._visitors):
             visitor.forget()
 
 
-class _Visitor(asyncio.Protocol):
+class _LimitedConnection(asyncio.Protocol):
     """One connection, within its bounds; what it says is for aiohttp's own protocol, which takes over."""
 
-    def __init__(self, visitors: _Visitors) -> None:
+    def __init__(self, visitors: _LimitedConnections) -> None:
         self._visitors = visitors
         self._inner: asyncio.Protocol | None = None
         self._has_spoken = False

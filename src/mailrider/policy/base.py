@@ -1,6 +1,6 @@
 """What a policy is: it is asked before the connection is made, and answers with data.
 
-For one attempt at one next hop a `Policy` gives a `Prepared`, whose lookups start beside the MX lookup; once the
+For one attempt at one next hop a `Policy` gives a `PreparedPolicy`, whose lookups start beside the MX lookup; once the
 candidates are known, `bind` gives a `DestinationPolicy`, or None if it has nothing to say. That one is asked about
 each candidate in turn:
 
@@ -63,7 +63,7 @@ class DestinationPolicy:
         """TLS failed with a candidate: the policy may look again, for the sake of the next one."""
 
 
-class Prepared:
+class PreparedPolicy:
     """A policy whose lookups for a domain are under way. This one has none, and nothing to say about any candidate."""
 
     async def bind(self, candidates: Candidates, message: str = "") -> DestinationPolicy | None:
@@ -74,7 +74,7 @@ class Prepared:
         """Give up what is under way: the candidates could not be found."""
 
 
-class ReadyPolicy(Prepared):
+class ReadyPolicy(PreparedPolicy):
     """A policy that has nothing to look up before the candidates are known."""
 
     def prepare(self, _: NextHop) -> Self:
@@ -82,7 +82,7 @@ class ReadyPolicy(Prepared):
         return self
 
 
-NOTHING_TO_SAY = Prepared()
+NOTHING_TO_SAY = PreparedPolicy()
 
 
 class Policy(Protocol):
@@ -92,5 +92,5 @@ class Policy(Protocol):
     def name(self) -> str:
         """The policy's name, as in `mx_auth`."""
 
-    def prepare(self, next_hop: NextHop) -> Prepared:
+    def prepare(self, next_hop: NextHop) -> PreparedPolicy:
         """Start what can be started before the candidates are known; an address literal binds as well."""

@@ -22,7 +22,7 @@ from mailrider.queue.message import ROUTE_TARGET
 from mailrider.queue.settle import is_last_try
 from mailrider.queue.settler import names, unrecorded
 from mailrider.queue.store import StoreUnavailable
-from mailrider.queue.work import LooksAgain
+from mailrider.queue.work import RefreshesDestinations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.handover import Stoppable
     from mailrider.queue.message import LeasedJob
-    from mailrider.queue.places import Places, RunningAttempt
+    from mailrider.queue.places import AttemptPlaces, RunningAttempt
     from mailrider.queue.settler import CommitRetry, Committed, Settler
     from mailrider.queue.store import Store
     from mailrider.queue.work import Work
@@ -124,7 +124,7 @@ class Attempts:
     work: Work
     settler: Settler
     commits: CommitRetry
-    places: Places
+    places: AttemptPlaces
     clock: Clock
     emit: Emit
 
@@ -188,7 +188,7 @@ class Attempts:
 
     async def _deliver(self, job: LeasedJob, content: Content, progress: AttemptProgress) -> AttemptReport:
         deliverer = self.work.deliverers.get(job.route) or self.work.deliverers[ROUTE_TARGET]
-        if is_last_try(job, self.work.rules, self.clock.now()) and isinstance(deliverer, LooksAgain):
+        if is_last_try(job, self.work.rules, self.clock.now()) and isinstance(deliverer, RefreshesDestinations):
             await self._look_again(deliverer, job, content)
         try:
             return _in_queue_time(self.clock, await deliverer.deliver(job.envelope, content, progress.handover))
@@ -201,7 +201,7 @@ class Attempts:
             self.emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
             return AttemptReport(tuple(Deferred(each, BROKEN) for each in job.envelope.recipients))
 
-    async def _look_again(self, deliverer: LooksAgain, job: LeasedJob, content: Content) -> None:
+    async def _look_again(self, deliverer: RefreshesDestinations, job: LeasedJob, content: Content) -> None:
         """Before a message is given up: RFC 8461 5.1 wants the domain's policy checked first."""
         try:
             await deliverer.look_again(job.envelope, content)

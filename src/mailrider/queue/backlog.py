@@ -28,7 +28,7 @@ MAX_KNOWN: Final = 10_000  # destinations with more than is in memory that are r
 
 
 @dataclass(slots=True)
-class _Look:
+class _RefillProgress:
     """How one `refill` goes. `is_full`: memory has enough. `cursor`: the last destination that had its turn."""
 
     cursor: str | None = None
@@ -93,13 +93,13 @@ class Backlog:
         if self._asked >= fairness.places.fast and fairness.has_few_quick:
             # Newcomers that wait for places must not keep the others out of memory. Now and then: it is a long list.
             self._asked = 0
-            if any(map(fairness.is_hungry, self.more)):
+            if any(map(fairness.wants_refill, self.more)):
                 return True
         return any(each in self.more and self.fairness.runs_low(each) for each in destinations)
 
     async def refill(self) -> AsyncGenerator[list[LeasedJob], None]:
         """Lease what is needed: gives jobs as they come, to be put into memory before the next ones are asked for."""
-        look = _Look()
+        look = _RefillProgress()
         is_wanted, self.unseen = self.unseen, False
         ways = [self._ask_known]
         if is_wanted:
@@ -114,11 +114,11 @@ class Backlog:
             raise
         self.next_wake = look.next_wake
 
-    async def _ask_known(self, look: _Look) -> AsyncGenerator[list[LeasedJob], None]:
+    async def _ask_known(self, look: _RefillProgress) -> AsyncGenerator[list[LeasedJob], None]:
         """What more is due at destinations that run low."""
         yield await self._claim([each for each in self.more if self.fairness.runs_low(each)], look)
 
-    async def _look_through(self, look: _Look) -> AsyncGenerator[list[LeasedJob], None]:
+    async def _look_through(self, look: _RefillProgress) -> AsyncGenerator[list[LeasedJob], None]:
         """From where the last look ended to the end, and from the beginning to there, until memory has enough."""
         start = look.cursor = self._cursor
         for after, until in ((start, None), (None, start)) if start is not None else ((None, None),):
@@ -138,11 +138,11 @@ class Backlog:
         now = self.clock.now()
         return now if self.horizon is None else min(now, self.horizon)
 
-    def _wake_for(self, due: datetime, look: _Look) -> None:
+    def _wake_for(self, due: datetime, look: _RefillProgress) -> None:
         if self.horizon is None or due <= self.horizon:
             look.wake((due - self.clock.now()).total_seconds())
 
-    def _due(self, page: Sequence[DueDestination], look: _Look) -> list[DueDestination]:
+    def _due(self, page: Sequence[DueDestination], look: _RefillProgress) -> list[DueDestination]:
         moment = self._moment()
         due: list[DueDestination] = []
         for each in page:
@@ -152,7 +152,7 @@ class Backlog:
                 self._wake_for(each.due, look)
         return due
 
-    async def _claim(self, destinations: Sequence[str], look: _Look) -> list[LeasedJob]:
+    async def _claim(self, destinations: Sequence[str], look: _RefillProgress) -> list[LeasedJob]:
         """Lease jobs of these as far as there is room, and take note where there are more."""
         now = self.clock.monotonic()
         space = self.fairness.most_ready - self.fairness.ready

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from datetime import datetime, timedelta
 
-    from mailrider.dsn.notification import NotificationAuthor, NotifiedAction, Told
+    from mailrider.dsn.notification import NotificationAuthor, NotifiedAction, NotifiedRecipient
     from mailrider.model.address import Mailbox
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport, Outcome
@@ -69,7 +69,7 @@ class Bounces:
     async def write(
         self,
         job: LeasedJob,
-        told_of: Sequence[Told],
+        told_of: Sequence[NotifiedRecipient],
         content: Content | None,
         now: datetime,
         shift: timedelta = NO_SHIFT,
@@ -83,7 +83,7 @@ class Bounces:
         sender = job.envelope.sender.mailbox or self._policy.postmaster
         if sender is None:
             return ()
-        by_action: dict[NotifiedAction, list[Told]] = {}
+        by_action: dict[NotifiedAction, list[NotifiedRecipient]] = {}
         for each in told_of:
             by_action.setdefault(each.action, []).append(each)
         written = [
@@ -96,7 +96,7 @@ class Bounces:
         job: LeasedJob,
         sender: Mailbox,
         action: NotifiedAction,
-        told_of: list[Told],
+        told_of: list[NotifiedRecipient],
         content: Content | None,
         now: datetime,
         shift: timedelta,
@@ -170,7 +170,7 @@ async def _composed(notification: Notification, origin: NotificationAuthor) -> b
             notification = replace(notification, content=await _to_the_end(content.loaded()))
         except IncompleteContent:  # the sender hears of it all the same
             notification = replace(notification, envelope=replace(notification.envelope, ret=Ret.HEADERS))
-    if len(notification.told) <= INLINE:
+    if len(notification.recipients) <= INLINE:
         return compose(notification, origin)
     return await _to_the_end(asyncio.to_thread(compose, notification, origin))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mailrider.clock import shift_of
-from mailrider.dsn.notification import NotifiedAction, Told
+from mailrider.dsn.notification import NotifiedAction, NotifiedRecipient
 from mailrider.model.outcome import AttemptReport, Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import parse_id
@@ -53,7 +53,7 @@ class DirectBounces:
         """A notification that the message was passed on by aliases; see `DeliveryQueue.tell_passed_on`."""
         now = self._clock.now()
         action = NotifiedAction.DELIVERED if to_list else NotifiedAction.EXPANDED
-        told = tuple(Told(each, action, Delivered(each, PASSED_ON), now) for each in envelope.recipients)
+        told = tuple(NotifiedRecipient(each, action, Delivered(each, PASSED_ON), now) for each in envelope.recipients)
         job = self._job(envelope, content, now)
         return await self._bounces.write(job, told, content, now, shift_of(self._clock))
 

@@ -5,7 +5,7 @@ is queued still has to move, and even a deletion is a write:
 
 - the write-ahead log gets its space when a store is opened, and is written over from then on (`hold_log`);
 - a spare file (`queue.spare`) is given up piece by piece, for what makes the database itself longer (`release`), and
-  is made again when there is space (`hold_spare`).
+  is made again when there is space (`fill_spare_file`).
 
 Nothing here raises: what the system does not tell or cannot do leaves a store as if there were no reserve.
 """
@@ -108,7 +108,7 @@ class Disk:
 
     # Held space ------------------------------------------------------------------------------------------------------
 
-    def hold_spare(self) -> bool:
+    def fill_spare_file(self) -> bool:
         """Make the spare file as long as it should be, if there is plenty of space; True if it is."""
         wanted = self._share(SPARE)
         if not self.is_tight() and self.spare < wanted:

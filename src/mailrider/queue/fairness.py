@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.model.outcome import Deferred, TryResult
 from mailrider.queue.message import FRESH, ROUTE_TARGET, LeasedJob
-from mailrider.queue.places import Places
+from mailrider.queue.places import AttemptPlaces
 from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
 from mailrider.queue.settle import UNREACHABLE
 
@@ -82,7 +82,7 @@ class Fairness:
     """The jobs in memory. `fast`: the places that it has; `schedule`: when messages are tried again."""
 
     def __init__(self, fast: int, rng: random.Random, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
-        self.places = Places(fast)
+        self.places = AttemptPlaces(fast)
         self._schedule = schedule
         self.ready = 0
         self.octets = 0  # of content, of what waits and what runs
@@ -258,7 +258,7 @@ class Fairness:
         """True if what is in memory is mostly for newcomers."""
         return self.ready - self._ready_newcomers < self.places.fast // 2
 
-    def is_hungry(self, destination: str) -> bool:
+    def wants_refill(self, destination: str) -> bool:
         """True if it runs low, and there is memory for it."""
         state = self._states.get(destination)
         return self.runs_low(destination) and self._space(is_quick=state is not None and state.is_quick) > 0

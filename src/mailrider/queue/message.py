@@ -47,7 +47,7 @@ class Wish(enum.IntEnum):
     REMOVE = 2
     RETRY = 3
 
-    def yields_to(self, later: Wish) -> bool:
+    def is_replaced_by(self, later: Wish) -> bool:
         """True if a later wish takes its place: a removal stays one, and what is to be held is not tried again."""
         return later is self or self is Wish.RETRY or later is Wish.REMOVE
 

@@ -86,7 +86,7 @@ class _Address:
         return not self.fast and not self.slow and not self.credit
 
 
-class Places:
+class AttemptPlaces:
     """The attempts that run. `fast`: how many places there are for those that do not last."""
 
     def __init__(self, fast: int) -> None:

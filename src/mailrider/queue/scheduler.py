@@ -77,7 +77,7 @@ class Scheduler:
             self._emit(QueueRecovered(self._store.recovered))
         self._refiller = asyncio.create_task(self._refill_for_ever())
         self._housekeeping.begin()
-        self._tasks = [self._refiller, asyncio.create_task(self._keep_house())]
+        self._tasks = [self._refiller, asyncio.create_task(self._run_housekeeping())]
         self._work.shares.join(self)
         self.look()
         return self
@@ -305,29 +305,29 @@ class Scheduler:
 
     @property
     def attempts(self) -> int:
-        """See `Member`."""
+        """See `DeliveringProcess`."""
         return self._fairness.places.running
 
     # What other processes know ---------------------------------------------------------------------------------------
 
     def rest(self, destination: str, seconds: float) -> None:
-        """See `Member`."""
+        """See `DeliveringProcess`."""
         self._fairness.rest(destination, seconds, self._clock.monotonic())
         self._put_away(destination)
         self._wake_in(seconds)
 
     def resume(self, destination: str) -> None:
-        """See `Member`."""
+        """See `DeliveringProcess`."""
         self._fairness.resume(destination, self._clock.monotonic())
         self.look()
 
     def resume_all(self) -> None:
-        """See `Member`."""
+        """See `DeliveringProcess`."""
         self._fairness.reopen(self._clock.monotonic())
         self.look()
 
     def set_parallelism(self, attempts: int) -> None:
-        """See `Member`."""
+        """See `DeliveringProcess`."""
         self._fairness.resize(attempts)
         self.look()
 
@@ -388,7 +388,7 @@ class Scheduler:
         elif not moving:
             self._idle.set()
 
-    async def _keep_house(self) -> None:
+    async def _run_housekeeping(self) -> None:
         while True:
             try:
                 async with aclosing(self._housekeeping.tick()) as found:

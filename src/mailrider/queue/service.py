@@ -28,7 +28,7 @@ from mailrider.queue.message import INLINE, ROUTE_TARGET, ContentInfo, Filter, N
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.sqlite.shards import EVERY, added
 from mailrider.queue.sqlite.signals import QueueDirectory, Signal, SignalListener
-from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
+from mailrider.queue.store import CommandResult, IdTaken, QueueCommand, StoreUnavailable
 from mailrider.smtp.content import CHUNK
 
 if TYPE_CHECKING:
@@ -319,13 +319,13 @@ class DeliveryQueue:
         stores = (self.store, *(each.store for each in self._left_behind))
         return added([await each.stats(now, EVERY) for each in stores], destinations)
 
-    async def command(self, command: QueueCommand, wanted: Filter, by: str = "") -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, by: str = "") -> CommandResult:
         """Do something to queued recipients, and tell those who deliver. `by`: the operator who wants it, if one does:
         then it stands in the log."""
         done = await self.store.command(command, wanted, self._clock.now(), by)
         if self._others is not None and not await self._is_here(wanted, done):
             elsewhere = await self._others.command(command, wanted, by)
-            done = Done(done.changed + elsewhere.changed, done.later + elsewhere.later)
+            done = CommandResult(done.changed + elsewhere.changed, done.later + elsewhere.later)
         if by:
             self._note_act(command, wanted, by, done)
         if command in (QueueCommand.RETRY, QueueCommand.RELEASE):
@@ -334,13 +334,13 @@ class DeliveryQueue:
             self._send_signal(Signal.RETRY if command is QueueCommand.RETRY else Signal.LOOK)
         return done
 
-    async def _is_here(self, wanted: Filter, done: Done) -> bool:
+    async def _is_here(self, wanted: Filter, done: CommandResult) -> bool:
         """True if all that is meant is in this store: one message, which is there or was."""
         if wanted.message is None:
             return False
         return done.changed + done.later > 0 or await self.store.find(wanted.message) is not None
 
-    def _note_act(self, command: QueueCommand, wanted: Filter, by: str, done: Done) -> None:
+    def _note_act(self, command: QueueCommand, wanted: Filter, by: str, done: CommandResult) -> None:
         message = "" if wanted.message is None else format_id(wanted.message)
         acted = OperatorActed(command.value, by, wanted.words, done.changed, done.later, message)
         self._emit(acted)
@@ -353,7 +353,7 @@ async def _pieces(content: Content) -> AsyncIterator[bytes]:
         yield bytes(piece)
 
 
-class _Taking:
+class _TransferredMessage:
     """A message that a queue takes, as another queue sees it that gives it: see `Stoppable`.
 
     Once the store is asked it may have the message, whatever becomes of the wait, which is soon over: it goes on to its
@@ -392,7 +392,7 @@ class QueueDeliverer:
         watcher = handover.watcher
         if watcher is None:
             return await self._take(envelope, content)
-        taking = _Taking()
+        taking = _TransferredMessage()
         watcher.began(taking)
         try:
             if taking.is_cut_off:

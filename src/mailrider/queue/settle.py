@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
-from mailrider.dsn.notification import NotifiedAction, Told
+from mailrider.dsn.notification import NotifiedAction, NotifiedRecipient
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.reply import Reply
@@ -50,7 +50,7 @@ class SettleDecision:
     """
 
     changes: tuple[Change, ...]
-    notified: tuple[Told, ...] = ()
+    notified: tuple[NotifiedRecipient, ...] = ()
     given_up: tuple[int, ...] = ()
 
 
@@ -62,7 +62,7 @@ def is_last_try(job: LeasedJob, rules: Rules, now: datetime) -> bool:
 def settle(job: LeasedJob, report: AttemptReport, rules: Rules, now: datetime, rng: random.Random) -> SettleDecision:
     """Decide after an attempt."""
     changes: list[Change] = []
-    notified: list[Told] = []
+    notified: list[NotifiedRecipient] = []
     given_up: list[int] = []
     until = _end_of(job, rules)
     for id, progress, outcome in zip(job.ids, job.progress, report.outcomes, strict=True):
@@ -81,7 +81,7 @@ def settle(job: LeasedJob, report: AttemptReport, rules: Rules, now: datetime, r
                 assert_never(outcome)
         action = _action(final, job, changes[-1], progress, rules, now)
         if action is not None:
-            notified.append(Told(outcome.recipient, action, final, until))
+            notified.append(NotifiedRecipient(outcome.recipient, action, final, until))
         changes[-1] = _warned(changes[-1], job, rules, now)
     return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
@@ -93,7 +93,7 @@ def untried(job: LeasedJob, rules: Rules, now: datetime, reason: Reply | None = 
     Nothing is counted and nothing moves, but that it is given up, or that its sender is told of the delay.
     """
     changes: list[Change] = []
-    notified: list[Told] = []
+    notified: list[NotifiedRecipient] = []
     given_up: list[int] = []
     until = _end_of(job, rules)
     for id, progress, last in zip(job.ids, job.progress, as_it_stands(job, reason), strict=True):
@@ -106,7 +106,7 @@ def untried(job: LeasedJob, rules: Rules, now: datetime, reason: Reply | None = 
         changes.append(_warned(change, job, rules, now))
         action = _action(last, job, change, progress, rules, now)
         if action is not None:
-            notified.append(Told(last.recipient, action, last, until, was_tried=False))
+            notified.append(NotifiedRecipient(last.recipient, action, last, until, was_tried=False))
     return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
 

@@ -1,7 +1,8 @@
 """What the processes that serve one queue know together: which destinations rest, and how many attempts may run.
 
-A process that delivers joins as a `Member`. It says what it learns of destinations, and is told what others learn, and
-how many attempts it may make at once. Where there is one process (`ALONE`) nobody else is there to be told anything.
+A process that delivers joins as a `DeliveringProcess`. It says what it learns of destinations, and is told what others
+learn, and how many attempts it may make at once. Where there is one process (`ALONE`) nobody else is there to be told
+anything.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from mailrider.model.reply import Reply
 
 
-class Member(Protocol):
+class DeliveringProcess(Protocol):
     """A process that delivers, as the others see it."""
 
     @property
@@ -35,22 +36,22 @@ class Member(Protocol):
 class QueueShares:
     """Where members meet; this one is for the only process. Nothing here waits: what is told arrives when it does."""
 
-    def join(self, member: Member) -> None:
+    def join(self, member: DeliveringProcess) -> None:
         """A member begins to deliver."""
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: DeliveringProcess) -> None:
         """It does not any more."""
 
-    def wants(self, member: Member) -> None:
+    def wants(self, member: DeliveringProcess) -> None:
         """All of the member's places are taken, and it could begin another attempt."""
 
-    def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
+    def went_down(self, member: DeliveringProcess, destination: str, seconds: float, reply: Reply) -> None:
         """The member could not reach a destination, and lets it rest for so long."""
 
-    def came_back(self, member: Member, destination: str) -> None:
+    def came_back(self, member: DeliveringProcess, destination: str) -> None:
         """A destination that was down took the member's mail."""
 
-    def reopened(self, member: Member) -> None:
+    def reopened(self, member: DeliveringProcess) -> None:
         """An operator wants every destination tried again, and the member does so: none is known as down any more."""
 
 

@@ -71,7 +71,7 @@ class QueueCommand(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class CommandResult:
     """How many recipients a command changed, and how many it will: those that are being attempted at the moment."""
 
     changed: int
@@ -151,7 +151,7 @@ class Store(Protocol):
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """How much is queued; that many destinations, those with most recipients."""
 
-    async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> CommandResult:
         """Do something to all recipients that are meant."""
 
     async def changed_elsewhere(self) -> bool:

@@ -29,7 +29,7 @@ class Deliverer(Protocol):
 
 
 @runtime_checkable
-class LooksAgain(Protocol):
+class RefreshesDestinations(Protocol):
     """A `Deliverer` that remembers what destinations demand; a message is not given up for what has changed since."""
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:

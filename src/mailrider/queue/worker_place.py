@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerNumber:
     """Worker `number` of so many `workers`; numbers begin with 0."""
 
     number: int = 0
@@ -21,10 +21,10 @@ class Place:
             raise ValueError(f"there is no worker {self.number} of {self.workers}")
 
 
-ALONE: Final = Place()  # a daemon that is one process
+ALONE: Final = WorkerNumber()  # a daemon that is one process
 
 
-def shards_to_drain(place: Place | None, there: Sequence[int]) -> list[int]:
+def shards_to_drain(place: WorkerNumber | None, there: Sequence[int]) -> list[int]:
     """Which of the shards that are there a process delivers from beside its own: those that no worker has, left behind
     by more workers than there are now. They are shared out, each to one worker. None, a process beside the daemon, adds
     to shard 0 and helps with all of them."""

@@ -36,7 +36,7 @@ def as_json_object(explanation: Explanation, settings: RemoteSettings, now: date
                 "subject": advice.subject,
                 "cause": advice.cause,
                 "cure": advice.cure,
-                "whose": advice.whose.name.lower(),
+                "whose": advice.responsible.name.lower(),
                 "keeps_mail": advice.keeps_mail,
             }
             for advice in advise(explanation, settings)

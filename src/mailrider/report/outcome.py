@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mailrider.model.plain import Decided, outcome_facts, try_facts
+from mailrider.model.plain import OutcomeLike, outcome_facts, try_facts
 
 if TYPE_CHECKING:
     from mailrider.model.outcome import Try
 
 
-class Delivery(Decided, Protocol):
+class Delivery(OutcomeLike, Protocol):
     """A result of the library: the recipient as it was given, and all tries."""
 
     @property

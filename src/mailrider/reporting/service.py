@@ -139,7 +139,7 @@ class TLSReporting:
 
     async def _turn(self) -> None:
         await self.write()
-        if self._is_leaving or not await self.in_thread(self.store.lead):
+        if self._is_leaving or not await self.in_thread(self.store.become_leader):
             return
         if self._is_leaving:  # meanwhile: what it may just have taken is another's
             await self.in_thread(self.store.follow)

@@ -183,7 +183,7 @@ class ReportStore:
         self._connection = connection
         return connection
 
-    def lead(self) -> bool:
+    def become_leader(self) -> bool:
         """True if we are the one among the processes of this host that makes and sends reports."""
         with self._lock:
             if self._lock_file is None:
@@ -372,7 +372,7 @@ class ReportStore:
             for each, name, due, counts, ended, report_id in rows
         ]
 
-    def hasten(self, domain: str, now: datetime) -> int:
+    def make_due(self, domain: str, now: datetime) -> int:
         """Make the reports of past days, and what waits for another try, due now; returns how many there are."""
         with self._transaction() as db:
             made = db.execute(

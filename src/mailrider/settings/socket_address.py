@@ -62,7 +62,7 @@ class SocketAddress:
         return self.scheme is Scheme.UNIX or (self.ip is not None and self.ip.is_loopback)
 
     @property
-    def ipv4_brother(self) -> SocketAddress | None:
+    def ipv4_counterpart(self) -> SocketAddress | None:
         """For all IPv6 addresses of this machine (`[::]`) the same of IPv4; None for others."""
         if isinstance(self.host, IPv6Address) and self.host.is_unspecified:
             return SocketAddress(self.scheme, IPv4Address(0), self.port)

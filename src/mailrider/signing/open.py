@@ -55,13 +55,13 @@ def _open_signer(given: DKIMSettings, domain: Domain, state_dir: Path, emit: Emi
 
 
 async def open_signing(
-    given: ModifySettings | None, clock: Clock, emit: Emit, around: DKIMSigning | None = None
+    given: ModifySettings | None, clock: Clock, emit: Emit, outer: DKIMSigning | None = None
 ) -> DKIMSigning | None:
-    """What signs, beside what signs `around` it; None if nothing does. Keys are read or made. Raises `ConfigError`."""
+    """What signs, beside what signs `outer` it; None if nothing does. Keys are read or made. Raises `ConfigError`."""
     if given is None or not given.dkim:
-        return around
+        return outer
     if given.state_dir is None:
         raise ConfigError("dkim: no directory for keys; give state_dir")
     state_dir = given.state_dir
     signers = [signer for each in given.dkim for signer in await asyncio.to_thread(open_signers, each, state_dir, emit)]
-    return DKIMSigning(signers, clock, emit) if around is None else around.extended(signers)
+    return DKIMSigning(signers, clock, emit) if outer is None else outer.extended(signers)

@@ -182,7 +182,7 @@ class Content:
 
     async def stuffed_pieces(self, size: int = CHUNK) -> AsyncIterator[Octets]:
         """As `stuffed`, of any content."""
-        stuffer, last = Stuffer(), b""
+        stuffer, last = DotStuffer(), b""
         async for piece in self.pieces(size):
             if last:
                 yield last
@@ -206,10 +206,10 @@ class Content:
         """The message as DATA wants it, dots stuffed, the final dot included; in one piece if it is small."""
         if isinstance(self.source, bytes) and self.is_clean:
             if len(self.source) <= size:
-                return iter((Stuffer().feed(self.source) + END_OF_DATA,))
+                return iter((DotStuffer().feed(self.source) + END_OF_DATA,))
             if self.source[0] != _DOT and not _has_line_dots(self.source):
                 return _ended(_slices(self.source, size))
-        stuffer = Stuffer()
+        stuffer = DotStuffer()
         return _ended(map(stuffer.feed, self.chunks(size)))
 
 
@@ -296,7 +296,7 @@ class Mender:
         return octets
 
 
-class Stuffer:
+class DotStuffer:
     """Doubles the dot that begins a line (RFC 5321 4.5.2), chunk by chunk, in mended content.
 
     Behind the last chunk belongs `END_OF_DATA`.

@@ -179,7 +179,7 @@ def _hello(verb: str, kind: Callable[[NextHop], Command]) -> Callable[[str], Com
     return parse
 
 
-def _sloppy_hello(kind: Callable[[NextHop], Command]) -> Callable[[str, Domain], Command]:
+def _lenient_hello(kind: Callable[[NextHop], Command]) -> Callable[[str, Domain], Command]:
     def parse(argument: str, _origin: Domain) -> Command:
         try:
             return kind(_client_name(argument))
@@ -361,8 +361,8 @@ _PARSERS: dict[str, Callable[[str], Command]] = {
 }
 
 _SLOPPY_PARSERS: dict[str, Callable[[str, Domain], Command]] = {
-    "EHLO": _sloppy_hello(Ehlo),
-    "HELO": _sloppy_hello(Helo),
+    "EHLO": _lenient_hello(Ehlo),
+    "HELO": _lenient_hello(Helo),
     "MAIL": _mail,
     "RCPT": _rcpt,
 }

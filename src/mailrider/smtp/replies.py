@@ -187,12 +187,12 @@ class ReplyParser:
         self._lines.append(text if len(self._lines) < MAX_LINES else "")
         if not is_last:
             if len(self._lines) >= MAX_LINES:
-                self._bear_many_lines(line)
+                self._check_line_count(line)
             return None
         lines, self._lines = tuple(self._lines[:MAX_LINES]), []
         return Reply.from_lines(code, lines)
 
-    def _bear_many_lines(self, line: bytes) -> None:
+    def _check_line_count(self, line: bytes) -> None:
         most = MAX_FINAL_LINES if self.tolerance is Tolerance.FRAMING else MAX_LINES
         if len(self._lines) >= most:
             raise ReplyViolation(f"reply has more than {most} lines: {_words(line)}")

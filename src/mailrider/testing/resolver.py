@@ -12,7 +12,7 @@
     )
 
 Names are lower case without a trailing dot. What stands in no row is NXDOMAIN, or NODATA if the name, or one below
-it, has another row. Names at and below those in `signed` are answered authentically, denials included; a `Given`
+it, has another row. Names at and below those in `signed` are answered authentically, denials included; a `TableRow`
 can say otherwise. CNAMEs are followed, and an answer is authentic if all its links are. The table may be changed
 at any time. `lookups` lists what was asked for, in order; nothing is cached unless `caching` is set.
 """
@@ -38,7 +38,7 @@ CACHE_SIZE = 1000  # answers; a test has a handful
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class TableRow:
     """One row of the table, with all that can be said of it.
 
     `records` empty is NODATA. `authentic` None: as `signed` says of the name. `ttl` and `delay` are in seconds;
@@ -52,7 +52,7 @@ class Given:
     delay: float = 0.0
 
 
-Row = Given | LookupFailure | Record | Sequence[Record]
+Row = TableRow | LookupFailure | Record | Sequence[Record]
 
 
 def mx(preference: int, target: str) -> MXRecord:
@@ -114,25 +114,25 @@ class FakeResolver:
             return kept
         self.lookups.append((name, record_type))
         links = [name]
-        rows: list[Given] = []
+        rows: list[TableRow] = []
         while True:
             cname = self._row(links[-1], RecordType.CNAME)
             row = self._row(links[-1], record_type)
             follow = row is None and cname is not None
-            given = (cname if follow else row) or Given(ttl=0.0)
+            given = (cname if follow else row) or TableRow(ttl=0.0)
             await self._take(given, name, record_type)
             rows.append(given)
             if not follow:
                 return self._answer(links, rows, record_type)
             links.append(self._next_link(links, given, record_type))
 
-    async def _take(self, given: Given, name: Domain, record_type: RecordType) -> None:
+    async def _take(self, given: TableRow, name: Domain, record_type: RecordType) -> None:
         if given.delay:
             await self._clock.sleep(given.delay)
         if given.failure is not None:
             raise LookupFailed(name, record_type, given.failure)
 
-    def _next_link(self, links: list[Domain], given: Given, record_type: RecordType) -> Domain:
+    def _next_link(self, links: list[Domain], given: TableRow, record_type: RecordType) -> Domain:
         (target,) = given.records
         if not isinstance(target, Domain):
             raise InvalidValue(f"a CNAME row is one Domain: {target!r}")
@@ -142,7 +142,7 @@ class FakeResolver:
             raise LookupFailed(links[0], record_type, LookupFailure.CNAME_CHAIN)
         return target
 
-    def _answer(self, links: list[Domain], rows: list[Given], record_type: RecordType) -> Answer[Any]:
+    def _answer(self, links: list[Domain], rows: list[TableRow], record_type: RecordType) -> Answer[Any]:
         authentic = (self._is_authentic(name, given) for name, given in zip(links, rows, strict=True))
         last = links[-1].ascii
         answer: Answer[Any] = Answer(
@@ -157,19 +157,19 @@ class FakeResolver:
         self._cache.put(record_type, answer)
         return answer
 
-    def _row(self, name: Domain, record_type: RecordType) -> Given | None:
+    def _row(self, name: Domain, record_type: RecordType) -> TableRow | None:
         row = self.answers.get((name.ascii, record_type.value))
         match row:
-            case None | Given():
+            case None | TableRow():
                 return row
             case LookupFailure():
-                return Given(failure=row)
+                return TableRow(failure=row)
             case list() | tuple():
-                return Given(row)
+                return TableRow(row)
             case _:
-                return Given([row])  # type: ignore[list-item] # a record
+                return TableRow([row])  # type: ignore[list-item] # a record
 
-    def _is_authentic(self, name: Domain, given: Given) -> bool:
+    def _is_authentic(self, name: Domain, given: TableRow) -> bool:
         if given.authentic is not None:
             return given.authentic
         labels = name.ascii.split(".")

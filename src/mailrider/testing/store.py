@@ -33,7 +33,7 @@ from mailrider.queue.message import (
     fitting,
 )
 from mailrider.queue.sqlite.rows import AGES
-from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
+from mailrider.queue.store import CommandResult, IdTaken, QueueCommand, StoreUnavailable
 from mailrider.smtp.content import CHUNK, Content
 
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ class MemoryStore:
             min((message.created for message in messages.values()), default=None),
         )
 
-    async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> CommandResult:
         """See `Store`."""
         self._write()
         changed = later = 0
@@ -378,12 +378,12 @@ class MemoryStore:
             row = self.shared.rows[id]
             if row.state is RecipientState.LEASED and command is not QueueCommand.RELEASE:
                 wish = Wish[command.name]
-                if row.wish is None or row.wish.yields_to(wish):
+                if row.wish is None or row.wish.is_replaced_by(wish):
                     row.wish = wish
                     later += 1
             else:
                 changed += self._command(command, id, row, now)
-        return Done(changed, later)
+        return CommandResult(changed, later)
 
     def _command(self, command: QueueCommand, id: int, row: _Row, now: datetime) -> bool:
         match command:

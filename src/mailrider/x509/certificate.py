@@ -69,12 +69,12 @@ class Certificate:
     @cached_property
     def subject(self) -> str:
         """Whose certificate it is, in a few words."""
-        return telling_name(self.parsed.subject)
+        return readable_name(self.parsed.subject)
 
     @cached_property
     def issuer(self) -> str:
         """Who issued it, in a few words."""
-        return telling_name(self.parsed.issuer)
+        return readable_name(self.parsed.issuer)
 
     @cached_property
     def subject_key(self) -> NameKey:
@@ -130,7 +130,7 @@ def _decode(der: bytes) -> x509.Certificate:
 _X509_ERRORS = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
-def telling_name(name: x509.Name) -> str:
+def readable_name(name: x509.Name) -> str:
     """What people know a subject or issuer by: `R11 (Let's Encrypt)`. Clean and bounded, since a stranger chose it."""
     first = _attribute(name, NameOID.COMMON_NAME) or _attribute(name, NameOID.ORGANIZATIONAL_UNIT_NAME)
     organization = _attribute(name, NameOID.ORGANIZATION_NAME)

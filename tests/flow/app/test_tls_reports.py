@@ -101,7 +101,7 @@ async def test_what_was_counted_yesterday_is_posted_and_mailed_today(tmp_path: P
             (sts,), (tls,) = store.days("sts.test"), store.days("tls.test")
             yesterday = sts.day - timedelta(days=1)
             store.add({(yesterday, "sts.test"): sts.counts, (yesterday, "tls.test"): tls.counts})
-            assert (store.hasten("sts.test", clock.now()), store.hasten("tls.test", clock.now())) == (1, 1)
+            assert (store.make_due("sts.test", clock.now()), store.make_due("tls.test", clock.now())) == (1, 1)
             _, _, body = await internet.sts.wait_report()
             mailed = await internet.servers["mx.tls.test"].wait_message(2)
             await running.write_tls_counts()

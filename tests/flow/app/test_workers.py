@@ -25,7 +25,7 @@ import mailrider
 from mailrider.app import worker_process
 from mailrider.app.daemon import Daemon
 from mailrider.app.supervisor import Supervisor
-from mailrider.app.worker_link import Link, encode_frame
+from mailrider.app.worker_link import WorkerLink, encode_frame
 from mailrider.app.worker_lock import LOCK
 from mailrider.config import load, load_to_carry
 from mailrider.endpoint.logins import LoginFinding
@@ -284,13 +284,13 @@ async def test_a_reload_replaces_every_worker_and_keeps_nobody_waiting(tmp_path:
 async def test_who_starts_later_knows_wrong_passwords_and_that_dnssec_works_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent, send = list[tuple[Link, str, Any]](), Link.send
+    sent, send = list[tuple[WorkerLink, str, Any]](), WorkerLink.send
 
-    def note(link: Link, kind: str, body: Any = None) -> None:
+    def note(link: WorkerLink, kind: str, body: Any = None) -> None:
         sent.append((link, kind, body))
         send(link, kind, body)
 
-    monkeypatch.setattr(Link, "send", note)
+    monkeypatch.setattr(WorkerLink, "send", note)
     finding = asdict(LoginFinding("198.51.100.1", "anna", is_right=False, was_known=False))
     port = free_port()
     async with LabMX() as mx, supervised(with_workers(tmp_path, port, mx)) as it:

@@ -19,8 +19,8 @@ from mailrider.lab.mx_script import (
     NUL,
     OVERLONG,
     Action,
-    Behind,
     Close,
+    ExtraOctets,
     MXScript,
     Silence,
     Stage,
@@ -180,7 +180,7 @@ async def test_a_refused_starttls_is_no_fallback_where_tls_is_demanded() -> None
 
 
 async def test_bytes_behind_the_220_to_starttls_make_the_candidate_unusable() -> None:
-    injected = Behind(b"250-evil\r\n250 REQUIRETLS\r\n")
+    injected = ExtraOctets(b"250-evil\r\n250 REQUIRETLS\r\n")
     script = MXScript(tls=MXTLS(CA_.issue(["mx0.a.test"])), replies={Stage.STARTTLS: injected})
     async with internet({"a.test": [script, GOOD]}) as net:
         result = await net.send_one("x@a.test")

@@ -12,13 +12,13 @@ import mailrider
 from mailrider.lab.ca import CA
 from mailrider.lab.mx_script import (
     MXTLS,
-    Behind,
     Close,
-    Endless,
+    EndlessOutput,
+    ExtraOctets,
     MXScript,
     Raw,
     Silence,
-    Slowly,
+    SlowReply,
     Stage,
     Stall,
     TLSFault,
@@ -75,14 +75,14 @@ BIG = b"Subject: x\r\n\r\n" + b"y" * 20_000_000
 NO_SENSE, LOST, TLS_FAILED = ("deferred", 451, "4.5.0"), ("deferred", 451, "4.4.2"), ("deferred", 451, "4.7.5")
 
 CASES: Mapping[str, Case] = {
-    "an endless greeting": Case(NO_SENSE, at(Stage.CONNECT, Endless(b"220-and furthermore\r\n"))),
-    "an endless EHLO reply": Case(NO_SENSE, at(Stage.EHLO, Endless())),
-    "an endless reply to MAIL": Case(NO_SENSE, at(Stage.MAIL, Endless(), offer=PIPELINING)),
-    "an endless reply to the final dot": Case(LOST, at(Stage.END, Endless())),
-    "an endless line": Case(NO_SENSE, at(Stage.EHLO, Endless(b"250-" + b"x" * 10_000))),
-    "endless replies that nobody asked for": Case(NO_SENSE, at(Stage.EHLO, Endless(b"250 Ok\r\n"))),
-    "endless farewells": Case(("deferred", 421, "4.0.0"), at(Stage.MAIL, Endless(b"421 Bye\r\n"))),
-    "an octet at a time": Case(LOST, at(Stage.EHLO, Slowly("250 " + "x" * 500, seconds=0.1)), patience=IMPATIENT),
+    "an endless greeting": Case(NO_SENSE, at(Stage.CONNECT, EndlessOutput(b"220-and furthermore\r\n"))),
+    "an endless EHLO reply": Case(NO_SENSE, at(Stage.EHLO, EndlessOutput())),
+    "an endless reply to MAIL": Case(NO_SENSE, at(Stage.MAIL, EndlessOutput(), offer=PIPELINING)),
+    "an endless reply to the final dot": Case(LOST, at(Stage.END, EndlessOutput())),
+    "an endless line": Case(NO_SENSE, at(Stage.EHLO, EndlessOutput(b"250-" + b"x" * 10_000))),
+    "endless replies that nobody asked for": Case(NO_SENSE, at(Stage.EHLO, EndlessOutput(b"250 Ok\r\n"))),
+    "endless farewells": Case(("deferred", 421, "4.0.0"), at(Stage.MAIL, EndlessOutput(b"421 Bye\r\n"))),
+    "an octet at a time": Case(LOST, at(Stage.EHLO, SlowReply("250 " + "x" * 500, seconds=0.1)), patience=IMPATIENT),
     "silence": Case(LOST, at(Stage.EHLO, Silence()), patience=IMPATIENT),
     "content that is not read": Case(
         LOST, MXScript(offer=PIPELINING, content=Stall(), content_after=9), message=BIG, patience=IMPATIENT
@@ -90,10 +90,12 @@ CASES: Mapping[str, Case] = {
     "chunks that are not read": Case(LOST, MXScript(content=Stall(), content_after=9), message=BIG, patience=IMPATIENT),
     "replies with line ends of their own": Case(NO_SENSE, at(Stage.MAIL, Raw(b"250 Ok\n250 Ok\n"), offer=PIPELINING)),
     "injection behind STARTTLS": Case(
-        TLS_FAILED, at(Stage.STARTTLS, Behind(b"250-mx\r\n250 REQUIRETLS\r\n"), tls=CERTIFIED)
+        TLS_FAILED, at(Stage.STARTTLS, ExtraOctets(b"250-mx\r\n250 REQUIRETLS\r\n"), tls=CERTIFIED)
     ),
-    "injection of a single octet behind STARTTLS": Case(TLS_FAILED, at(Stage.STARTTLS, Behind(b"2"), tls=CERTIFIED)),
-    "a farewell behind STARTTLS": Case(TLS_FAILED, at(Stage.STARTTLS, Behind(b"421 Bye\r\n"), tls=CERTIFIED)),
+    "injection of a single octet behind STARTTLS": Case(
+        TLS_FAILED, at(Stage.STARTTLS, ExtraOctets(b"2"), tls=CERTIFIED)
+    ),
+    "a farewell behind STARTTLS": Case(TLS_FAILED, at(Stage.STARTTLS, ExtraOctets(b"421 Bye\r\n"), tls=CERTIFIED)),
     "a handshake without an end": Case(TLS_FAILED, MXScript(tls=MXTLS(fault=TLSFault.SILENCE)), patience=HANDSHAKE),
     "a reset in every way": Case(LOST, at(Stage.MAIL, Close(abrupt=True), tls=CERTIFIED)),
     # Ten of them are asked; the others have not said that they have no address.

@@ -12,7 +12,7 @@ import pytest
 import mailrider
 from mailrider.delivery.settings import MAX_CONNECTIONS_PER_HOST
 from mailrider.lab.ca import CA
-from mailrider.lab.mx_script import MXTLS, Close, Later, MXScript, Stage, stage_of
+from mailrider.lab.mx_script import MXTLS, Close, DelayedReply, MXScript, Stage, stage_of
 from mailrider.model.event import ConnectionClosed, LimitReached
 from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Mail, Quit
@@ -160,7 +160,7 @@ async def test_a_server_that_keeps_closing_idle_connections_loses_and_doubles_no
 
 
 async def test_many_recipients_of_a_domain_share_a_transaction_and_domains_do_not_wait_for_each_other() -> None:
-    slow = MXScript(replies={Stage.END: Later(30.0)})
+    slow = MXScript(replies={Stage.END: DelayedReply(30.0)})
     async with internet({"slow.test": [slow], "quick.test": [GOOD]}) as net:
         recipients = [f"x{number}@{domain}.test" for number in range(5) for domain in ("slow", "quick")]
         sending = asyncio.ensure_future(net.send(*recipients))
@@ -177,7 +177,7 @@ async def test_hundreds_of_messages_at_once_stay_within_the_connection_budget_of
     def count(_: Command) -> None:
         open_connections.append(net.mx("a.test").open_connections)
 
-    script = MXScript(replies={Stage.MAIL: count, Stage.END: Later(0.01)})
+    script = MXScript(replies={Stage.MAIL: count, Stage.END: DelayedReply(0.01)})
     async with internet({"a.test": [script]}) as net:
         results = await asyncio.gather(*(net.send_one(f"x{number}@a.test") for number in range(300)))
         assert {result.status.value for result in results} == {"delivered"}
@@ -192,7 +192,7 @@ async def test_more_connections_than_the_configuration_allows_are_never_opened_t
     def count(_: Command) -> None:
         open_connections.append(net.mx("a.test").open_connections)
 
-    script = MXScript(replies={Stage.MAIL: count, Stage.END: Later(0.01)})
+    script = MXScript(replies={Stage.MAIL: count, Stage.END: DelayedReply(0.01)})
     async with internet({"a.test": [script]}, directives={"max_connections_per_host": 3}) as net:
         results = await asyncio.gather(*(net.send_one(f"x{number}@a.test") for number in range(30)))
         assert {result.status.value for result in results} == {"delivered"}
@@ -200,7 +200,7 @@ async def test_more_connections_than_the_configuration_allows_are_never_opened_t
 
 
 async def test_a_slow_host_does_not_hold_up_another() -> None:
-    slow, quick = MXScript(replies={Stage.END: Later(30.0)}), MXScript()
+    slow, quick = MXScript(replies={Stage.END: DelayedReply(30.0)}), MXScript()
     async with internet({"slow.test": [slow], "quick.test": [quick]}) as net:
         stuck = [asyncio.ensure_future(net.send_one(f"x{number}@slow.test")) for number in range(50)]
         await net.mx("slow.test").wait_connection(MAX_CONNECTIONS_PER_HOST)
@@ -248,7 +248,7 @@ async def test_concurrency_holds_on_the_wire() -> None:
     def count(_: Command) -> None:
         inside.append(net.mx("a.test").open_connections)
 
-    script = MXScript(replies={Stage.MAIL: count, Stage.END: Later(0.01)})
+    script = MXScript(replies={Stage.MAIL: count, Stage.END: DelayedReply(0.01)})
     limits = mailrider.Limits(source=["concurrency 3"])
     async with internet({"a.test": [script]}, directives={"limits": limits}) as net:
         results = await asyncio.gather(*(net.send_one("x@a.test") for _ in range(30)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.lab.mx_script import MXTLS, Later, MXScript, Silence, Slowly, Stage, Stall, TLSFault
+from mailrider.lab.mx_script import MXTLS, DelayedReply, MXScript, Silence, SlowReply, Stage, Stall, TLSFault
 from mailrider.lab.zones import Fault, Records
 from mailrider.smtp.capabilities import Capabilities
 from tests.flow.delivery.internet import UNANSWERING, internet, outcome, stages
@@ -84,13 +84,13 @@ async def test_each_64_kib_of_content_has_command_timeout(offer: Capabilities) -
 
 @pytest.mark.parametrize("stage", [Stage.EHLO, Stage.MAIL, Stage.DATA], ids=lambda stage: stage.name)
 async def test_a_reply_an_octet_at_a_time_is_as_slow_as_none(stage: Stage) -> None:
-    script = at(stage, Slowly(f"250 {'x' * 400}", seconds=0.05), offer=PIPELINING)
+    script = at(stage, SlowReply(f"250 {'x' * 400}", seconds=0.05), offer=PIPELINING)
     result = await send(script, "command_timeout", 0.5)
     assert (result.status, result.reply.code) == ("deferred", 451)
 
 
 async def test_a_reply_that_comes_late_but_in_time_is_a_reply() -> None:
-    script = MXScript(replies=dict.fromkeys((Stage.CONNECT, Stage.EHLO, Stage.MAIL, Stage.END), Later(0.1)))
+    script = MXScript(replies=dict.fromkeys((Stage.CONNECT, Stage.EHLO, Stage.MAIL, Stage.END), DelayedReply(0.1)))
     async with internet({"a.test": [script]}, directives=LONG) as net:
         assert (await net.send_one("x@a.test")).status == "delivered"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.app import endpoints as module
-from mailrider.app.endpoints import Surroundings, open_endpoint, spool_share, try_endpoint
+from mailrider.app.endpoints import EndpointResources, open_endpoint, spool_share, try_endpoint
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.lines import WaitingAsk
 from mailrider.delivery.limits.rules import THROTTLED
@@ -100,8 +100,8 @@ async def opened(
     settings = replace(
         settings, hostname=Domain("mx.here.test"), listen=(SocketAddress(Scheme.TCP, IPv4Address(HOST), port),)
     )
-    around = Surroundings(targets.open, clock, discard, shares or Shares(clock), targets.names)
-    async with open_endpoint("smtp", settings, around) as endpoint:
+    resources = EndpointResources(targets.open, clock, discard, shares or Shares(clock), targets.names)
+    async with open_endpoint("smtp", settings, resources) as endpoint:
         await endpoint.open(sockets.take)
         client = Client(*await asyncio.open_connection(HOST, port))
         await client.hello()
@@ -138,8 +138,8 @@ async def test_an_endpoint_of_a_worker_has_its_part_of_the_spool(monkeypatch: py
     settings = EndpointSettings(
         hostname=Domain("mx.here.test"), max_spool=8 << 20, max_message_size=1 << 20, deliver_to=TargetRef("one")
     )
-    around = Surroundings(targets.open, clock, discard, Shares(clock), targets.names, workers=4)
-    async with open_endpoint("smtp", settings, around):
+    resources = EndpointResources(targets.open, clock, discard, Shares(clock), targets.names, workers=4)
+    async with open_endpoint("smtp", settings, resources):
         assert given == [MEMORY, 2 << 20, 2 << 20], "of the network, and of programs on this machine"
 
 

@@ -23,15 +23,15 @@ from mailrider.lab.mx_script import (
     NUL,
     OVERLONG,
     Action,
-    Behind,
     Close,
-    Endless,
-    Later,
+    DelayedReply,
+    EndlessOutput,
+    ExtraOctets,
     MXScript,
     PortState,
     Raw,
     Silence,
-    Slowly,
+    SlowReply,
     Stage,
     Stall,
     TLSFault,
@@ -459,7 +459,9 @@ async def test_a_host_refuses_in_the_middle_of_a_message_and_reads_on() -> None:
 
 async def test_replies_may_come_slowly_or_late() -> None:
     clock = FakeClock()
-    script = MXScript(replies={Stage.CONNECT: Slowly(), Stage.NOOP: Slowly("250 Ok", 2.0), Stage.RSET: [Later(60)]})
+    script = MXScript(
+        replies={Stage.CONNECT: SlowReply(), Stage.NOOP: SlowReply("250 Ok", 2.0), Stage.RSET: [DelayedReply(60)]}
+    )
     async with LabMX(script, clock=clock) as mx:
         client = await connect(mx)
         await mx.wait_connection()
@@ -488,7 +490,7 @@ async def test_replies_may_come_slowly_or_late() -> None:
 
 async def test_a_client_may_leave_a_slow_host() -> None:
     clock = FakeClock()
-    async with LabMX(MXScript(replies={Stage.CONNECT: Slowly()}), clock=clock) as mx:
+    async with LabMX(MXScript(replies={Stage.CONNECT: SlowReply()}), clock=clock) as mx:
         client = await connect(mx)
         await client.reader.read(1)
         client.writer.close()
@@ -498,7 +500,7 @@ async def test_a_client_may_leave_a_slow_host() -> None:
 
 
 async def test_replies_may_have_no_end() -> None:
-    async with LabMX(MXScript(replies={Stage.EHLO: Endless()})) as mx:
+    async with LabMX(MXScript(replies={Stage.EHLO: EndlessOutput()})) as mx:
         client = await connect(mx)
         await client.hear()
         await client.say(b"EHLO client.example\r\n")
@@ -522,7 +524,7 @@ async def test_replies_may_be_none(raw: Raw) -> None:
 
 
 async def test_text_is_injected_behind_the_220_to_starttls(ca: CA) -> None:
-    replies: dict[Stage, Action] = {Stage.STARTTLS: Behind(b"250-mx.lab.test\r\n250 AUTH PLAIN\r\n")}
+    replies: dict[Stage, Action] = {Stage.STARTTLS: ExtraOctets(b"250-mx.lab.test\r\n250 AUTH PLAIN\r\n")}
     async with LabMX(MXScript(tls=MXTLS(ca.issue(["mx.good.test"])), replies=replies)) as mx:
         client = await connect(mx)
         await client.hello()
@@ -656,7 +658,7 @@ async def test_a_mistake_in_a_script_is_seen_at_the_end() -> None:
 
 async def test_content_has_no_usual_reply_to_give_late() -> None:
     async def visit() -> None:
-        async with LabMX(MXScript(content=Later(1))) as mx:
+        async with LabMX(MXScript(content=DelayedReply(1))) as mx:
             client = await connect(mx)
             await client.to_data()
             await client.say(b"x\r\n")

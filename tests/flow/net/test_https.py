@@ -22,7 +22,7 @@ from mailrider.net.address_guard import ANYWHERE, AddressGuard
 from mailrider.net.fetch import FetchFailed, FetchFailure
 from mailrider.net.https import MAX_ADDRESSES, MAX_FETCHES, MAX_RECEIVED, HTTPSFetcher, _tls_context
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.resolver import FakeResolver, Given
+from mailrider.testing.resolver import FakeResolver, TableRow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -339,7 +339,7 @@ MTA_STS = "mta-sts.good.test"
 
 
 async def test_no_address(fetch: Fetching) -> None:
-    fetch.resolver.answers[MTA_STS, "A"] = Given()
+    fetch.resolver.answers[MTA_STS, "A"] = TableRow()
     with pytest.raises(FetchFailed, match="the host has no address") as failed:
         await fetch()
     assert failed.value.failure is FetchFailure.NO_ADDRESS
@@ -352,7 +352,7 @@ async def test_dns_fails_for_one_family_only(fetch: Fetching) -> None:
 
 async def test_dns_fails_for_one_family_and_the_other_has_nothing(fetch: Fetching) -> None:
     fetch.resolver.answers[MTA_STS, "AAAA"] = LookupFailure.TIMEOUT
-    fetch.resolver.answers[MTA_STS, "A"] = Given()
+    fetch.resolver.answers[MTA_STS, "A"] = TableRow()
     with pytest.raises(FetchFailed, match=r"AAAA lookup of mta-sts.good.test failed: time-out") as failed:
         await fetch()
     assert failed.value.failure is FetchFailure.LOOKUP
@@ -391,7 +391,7 @@ async def test_a_cname_to_a_provider_changes_nothing_about_the_certificates_name
     # RFC 8461 3.3: the policy host may be a CNAME; the certificate is for mta-sts.<domain> all the same.
     fetch.resolver.answers["mta-sts.customer.test", "CNAME"] = Domain(MTA_STS)
     fetch.resolver.answers[MTA_STS, "A"] = IPv4Address(fetch.hosts.address)
-    fetch.resolver.answers["mta-sts.customer.test", "A"] = Given([IPv4Address(fetch.hosts.address)])
+    fetch.resolver.answers["mta-sts.customer.test", "A"] = TableRow([IPv4Address(fetch.hosts.address)])
     fetch.hosts["customer.test"] = PolicyHost(GOOD)
     assert await fetch("customer.test") == GOOD
     fetch.hosts["customer.test"] = PolicyHost(GOOD, certificate=Kind.WRONG_NAME)

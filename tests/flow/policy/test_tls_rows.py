@@ -14,7 +14,7 @@ import pytest
 
 from mailrider.app.assemble import open_engine, open_remote
 from mailrider.lab.ca import Kind
-from mailrider.lab.mx_script import MXTLS, Behind, Close, MXScript, Stage, TLSFault
+from mailrider.lab.mx_script import MXTLS, Close, ExtraOctets, MXScript, Stage, TLSFault
 from mailrider.lab.sts import PolicyHost
 from mailrider.lab.zones import Fault, signed
 from mailrider.model.address import Mailbox, ReversePath
@@ -59,7 +59,7 @@ async def garbage(net: SecureNet) -> None:
 
 async def injection(net: SecureNet) -> None:
     tls = MXTLS(net.ca.issue([HOST], Kind.VALID))
-    await net.add(DOMAIN, script=MXScript(tls=tls, replies={Stage.STARTTLS: Behind(b"250 Ok\r\n")}))
+    await net.add(DOMAIN, script=MXScript(tls=tls, replies={Stage.STARTTLS: ExtraOctets(b"250 Ok\r\n")}))
 
 
 def published(kind: Kind = Kind.VALID, *named: str, host: PolicyHost | None = None) -> Callable[..., Awaitable[None]]:

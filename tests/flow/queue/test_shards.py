@@ -29,7 +29,7 @@ from mailrider.queue.sqlite.signals import QueueDirectory, Signal, SignalListene
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.sqlite.views import HistoryFilter
 from mailrider.queue.store import QueueCommand
-from mailrider.queue.worker_place import ALONE, Place
+from mailrider.queue.worker_place import ALONE, WorkerNumber
 from mailrider.smtp.content import Content
 from tests.support.loops import eventually
 from tests.support.queueing import MESSAGE, Writing, envelope
@@ -57,7 +57,9 @@ def location(settings: QueueSettings) -> Path:
 
 
 @asynccontextmanager
-async def worker(settings: QueueSettings, place: Place | None, emit: Emit = discard) -> AsyncIterator[DeliveryQueue]:
+async def worker(
+    settings: QueueSettings, place: WorkerNumber | None, emit: Emit = discard
+) -> AsyncIterator[DeliveryQueue]:
     """A process that delivers; the resolver is gone, so that each attempt defers."""
     async with open_engine(DEAD_DNS, emit) as engine, Targets(engine, {}, place) as targets:
         yield await targets.open_queue(settings)
@@ -87,7 +89,7 @@ async def tried(settings: QueueSettings) -> set[int]:
 
 
 async def test_a_worker_takes_new_mail_into_its_own_shard_with_its_place_in_the_ids(settings: QueueSettings) -> None:
-    async with worker(settings, Place(2, 3)) as queue:
+    async with worker(settings, WorkerNumber(2, 3)) as queue:
         ids = [await queue.submit(envelope("b@example.net"), Content.inspect(MESSAGE)) for _ in range(3)]
     assert shards_in(location(settings)) == [2]
     assert [place_of(each) for each in ids] == [2, 2, 2]
@@ -104,11 +106,11 @@ async def test_a_process_beside_the_workers_adds_to_shard_0_with_the_place_of_it
 
 async def test_what_four_workers_left_two_deliver_and_then_one(settings: QueueSettings) -> None:
     await fill(settings, 0, 1, 2, 3)
-    async with worker(settings, Place(1, 2)) as second:
+    async with worker(settings, WorkerNumber(1, 2)) as second:
         await second.idle()
         assert await tried(settings) == {1, 3}
         assert (await second.stats(SystemClock().now(), 10)).messages == 2
-        async with worker(settings, Place(0, 2)) as first:
+        async with worker(settings, WorkerNumber(0, 2)) as first:
             await first.idle()
             assert await tried(settings) == {0, 1, 2, 3}
     async with worker(settings, ALONE) as alone:
@@ -207,6 +209,6 @@ async def test_a_link_in_the_place_of_a_shard_is_refused(settings: QueueSettings
     location(settings).mkdir()
     os.symlink(tmp_path / "elsewhere", shard_location(location(settings), 1))
     with pytest.raises(OSError, match="symbolic link"):
-        async with worker(settings, Place(1, 2)):
+        async with worker(settings, WorkerNumber(1, 2)):
             pass
     assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -23,37 +23,37 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from mailrider.model.reply import Reply
-    from mailrider.queue.shares import Member
+    from mailrider.queue.shares import DeliveringProcess
 
 
 class Meeting(QueueShares):
     """Members in one process, each told what the others learn."""
 
     def __init__(self) -> None:
-        self.members: list[Member] = []
-        self.reopenings: list[Member] = []
+        self.members: list[DeliveringProcess] = []
+        self.reopenings: list[DeliveringProcess] = []
 
-    def join(self, member: Member) -> None:
+    def join(self, member: DeliveringProcess) -> None:
         self.members.append(member)
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: DeliveringProcess) -> None:
         if member in self.members:
             self.members.remove(member)
 
-    def wants(self, member: Member) -> None:
+    def wants(self, member: DeliveringProcess) -> None:
         """All have as many as they want."""
 
-    def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
+    def went_down(self, member: DeliveringProcess, destination: str, seconds: float, reply: Reply) -> None:
         for each in self.members:
             if each is not member:
                 each.rest(destination, seconds)
 
-    def came_back(self, member: Member, destination: str) -> None:
+    def came_back(self, member: DeliveringProcess, destination: str) -> None:
         for each in self.members:
             if each is not member:
                 each.resume(destination)
 
-    def reopened(self, member: Member) -> None:
+    def reopened(self, member: DeliveringProcess) -> None:
         self.reopenings.append(member)
 
 
@@ -86,7 +86,7 @@ async def test_what_one_process_finds_out_of_reach_the_others_do_not_try(shares:
     [lambda member: member.resume("back.example"), lambda member: member.resume_all()],
     ids=["that one answers", "to retry all"],
 )
-async def test_what_rests_goes_on_when_another_process_says_so(told: Callable[[Member], object]) -> None:
+async def test_what_rests_goes_on_when_another_process_says_so(told: Callable[[DeliveringProcess], object]) -> None:
     world, meeting = World(), Meeting()
     network = Network(world.clock)
     network.behaviour["back.example"] = delivered

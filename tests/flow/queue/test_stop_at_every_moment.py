@@ -23,7 +23,7 @@ from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import RouteMemory, Routing
 from mailrider.delivery.job import AttemptRules
 from mailrider.delivery.limits.shares import Shares
-from mailrider.delivery.race import Reach
+from mailrider.delivery.race import AddressHistory
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import Concurrency, LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost import FixedDelivery, FixedServer
@@ -90,7 +90,7 @@ class Net:
         rules = SessionRules(Domain("client.test"), 300.0, 720.0, lmtp=False)
         judge = Judge(None, None)  # type: ignore[arg-type]
         connector = Connector(
-            dialer, clock, client_context(), judge, rules, FallbackMemory(clock), nothing, 25, Reach(clock)
+            dialer, clock, client_context(), judge, rules, FallbackMemory(clock), nothing, 25, AddressHistory(clock)
         )
         return Pool(connector, PoolLimits(10, 10, 150.0), clock, nothing)
 
@@ -105,14 +105,14 @@ class Net:
             clock,
             300.0,
             RouteMemory(self.resolver, clock, force_ipv4=False),
-            Reach(clock),
+            AddressHistory(clock),
         )
         settings = RemoteSettings(hostname="client.test")
         evidence: Any = nothing
         return RemoteDelivery(settings, routing, (), evidence, self.pool(), clock, discard, self.limiter)
 
     def smarthost(self) -> FixedDelivery:
-        server = FixedServer(Domain("mx.a.test"), self.pool(), NO_REQUIREMENT, Reach(self.world.clock))
+        server = FixedServer(Domain("mx.a.test"), self.pool(), NO_REQUIREMENT, AddressHistory(self.world.clock))
         return FixedDelivery(
             AttemptRules(), 300.0, [server], self.resolver, self.world.clock, discard, self.limiter, lmtp=False
         )

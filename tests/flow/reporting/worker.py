@@ -61,7 +61,7 @@ async def _work(folder: Path) -> None:
                     counts.add(session_findings(session(domain)))
                     await asyncio.to_thread(store.add, {(date.fromisoformat(day), domain): counts})
                 case ["hasten", domain]:
-                    await asyncio.to_thread(store.hasten, domain, clock.now())
+                    await asyncio.to_thread(store.make_due, domain, clock.now())
                 case _:
                     raise ValueError(line)
             print("done", flush=True)  # noqa: T201

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from mailrider.lab.ca import Kind
-from mailrider.lab.mx_script import MXTLS, Behind, MXScript, Stage, TLSFault
+from mailrider.lab.mx_script import MXTLS, ExtraOctets, MXScript, Stage, TLSFault
 from mailrider.lab.sts import PolicyHost, STSFault, policy
 from mailrider.lab.zones import Fault, Name, Records
 from tests.flow.security.net import SecureNet, ee, fate, levels, send, ta, told_nothing
@@ -57,7 +57,7 @@ def refuses_starttls(reply: Action) -> Attack:
 
 
 def injects_behind_starttls(net: SecureNet) -> None:
-    change(net, replies={Stage.STARTTLS: Behind(b"250 OK\r\n")})
+    change(net, replies={Stage.STARTTLS: ExtraOctets(b"250 OK\r\n")})
 
 
 def shows(kind: Kind, name: str = MX) -> Attack:

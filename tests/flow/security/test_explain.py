@@ -175,7 +175,7 @@ class Page:
     make: Make
     cause: str
     cure: str
-    whose: str
+    responsible: str
     keeps_mail: bool = True
 
 
@@ -297,7 +297,7 @@ async def test_the_cause_and_the_cure_are_found_in_short(page: Page, tmp_path: P
     (cause,) = [line for line in short.splitlines() if page.cause in line and not line.startswith("  ✗ an ordinary")]
     assert cause.lstrip().startswith("✗" if page.keeps_mail else "·")
     cure = short.splitlines()[short.splitlines().index(cause) + 1]
-    assert page.whose in cure
+    assert page.responsible in cure
     assert page.cure in cure
     # The verdict is that of a delivery, made a moment later.
     assert ("✗ an ordinary message now: " in short) is (result.status != "delivered")

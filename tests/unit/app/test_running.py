@@ -13,7 +13,7 @@ from mailrider.app.running import LINGER, Running
 from mailrider.observe.metric_sums import SHOWN, TOLD
 from mailrider.observe.metrics import Metrics
 from mailrider.queue.message import Stats
-from mailrider.queue.worker_place import Place
+from mailrider.queue.worker_place import WorkerNumber
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize(
     ("place", "destinations"),
-    [pytest.param(Place(), SHOWN, id="alone"), pytest.param(Place(1, 4), TOLD, id="a worker")],
+    [pytest.param(WorkerNumber(), SHOWN, id="alone"), pytest.param(WorkerNumber(1, 4), TOLD, id="a worker")],
 )
 async def test_a_worker_tells_of_more_destinations_than_are_shown_of_all_workers(
-    place: Place, destinations: int
+    place: WorkerNumber, destinations: int
 ) -> None:
     asked: list[int] = []
 

@@ -9,7 +9,7 @@ import pytest
 from mailrider.delivery.limits.book import COME_AGAIN
 from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.delivery.limits.leases import UNUSED
-from mailrider.delivery.limits.lines import Line, NotNow
+from mailrider.delivery.limits.lines import AskLater, Line
 from mailrider.delivery.limits.share_client import LOOK, SILENCE, ShareClient
 from mailrider.testing.clock import FakeClock
 from tests.support.shared import MemoryWire, SharedSupervisor, SharedWorker
@@ -49,7 +49,7 @@ async def world() -> World:
 async def test_what_one_worker_has_another_cannot_have(world: World) -> None:
     assert await world.first.client.enter([ONE_OF_A]) is None
     refused = await world.second.client.enter([ONE_OF_A])
-    assert refused == NotNow(ONE_OF_A, COME_AGAIN)
+    assert refused == AskLater(ONE_OF_A, COME_AGAIN)
     world.first.client.leave([ONE_OF_A])
     await world.clock.advance(COME_AGAIN)
     assert await world.second.client.enter([ONE_OF_A]) is None
@@ -96,7 +96,7 @@ async def test_no_answer_means_held_back_and_what_comes_late_goes_back(world: Wo
     world.first.to_worker.stopped = True
     task = asyncio.create_task(world.first.client.enter([ONE_OF_A]))
     await world.clock.advance(SILENCE + LOOK)
-    assert await task == NotNow(ONE_OF_A, COME_AGAIN, is_unanswered=True)
+    assert await task == AskLater(ONE_OF_A, COME_AGAIN, is_unanswered=True)
     world.first.to_worker.go_on()
     await world.settle()
     assert await world.second.client.enter([ONE_OF_A]) is None
@@ -108,7 +108,7 @@ async def test_no_answer_to_an_ask_that_waits_is_no_silence(world: World) -> Non
     await world.clock.advance(SILENCE + 2 * LOOK)
     assert not task.done()
     await world.clock.advance(10.0)
-    assert isinstance(await task, NotNow)
+    assert isinstance(await task, AskLater)
 
 
 @pytest.mark.parametrize("turns", range(8))
@@ -130,7 +130,7 @@ async def test_a_dead_workers_share_is_free(world: World) -> None:
     new = world.supervisor.start()
     world.declare(new)
     assert await new.client.enter([ONE_OF_A, RATE_OF_A]) is None
-    assert isinstance(await world.second.client.enter([RATE_OF_A]), NotNow), "what it had of a rate counts as used"
+    assert isinstance(await world.second.client.enter([RATE_OF_A]), AskLater), "what it had of a rate counts as used"
 
 
 async def test_what_one_tells_all_others_hear(world: World) -> None:
@@ -251,4 +251,4 @@ async def test_who_hears_too_late_again_and_again_is_held_back(world: World) -> 
         world.first.to_worker.stopped = True
         await world.clock.advance(1.1)
         world.first.to_worker.go_on()
-    assert await task == NotNow(("quick", "a"), COME_AGAIN, is_unanswered=True)
+    assert await task == AskLater(("quick", "a"), COME_AGAIN, is_unanswered=True)

@@ -127,7 +127,7 @@ class Replacing(RuleBasedStateMachine):
             self.dead.add(worker.number)
             return
         before = {each.worker: each for each in self.places.serving}
-        finishes = self.places.seat(worker)
+        finishes = self.places.put_in_service(worker)
         if worker.generation == self.places.generation:
             assert finishes == before.get(worker.worker)
         else:
@@ -171,7 +171,7 @@ def test_with_fewer_places_the_workers_of_the_others_finish_and_no_others() -> N
     places.put_in_force(1, 3)
     workers = [Worker(number, worker=number, generation=1) for number in range(3)]
     for each in workers:
-        places.seat(each)
+        places.put_in_service(each)
     places.put_in_force(2, 2)
     assert places.clear_surplus() == workers[2:]
     assert places.serving == workers[:2]

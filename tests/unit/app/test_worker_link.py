@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.app import worker_link as link_module
-from mailrider.app.worker_link import MAX_FRAME, FrameParser, Link, encode_frame
+from mailrider.app.worker_link import MAX_FRAME, FrameParser, WorkerLink, encode_frame
 from mailrider.clock import SystemClock, after
 from mailrider.errors import InvalidValue
 from mailrider.model.event import Bug, Event
@@ -62,17 +62,19 @@ def test_a_frame_of_octets_that_are_no_text_is_refused() -> None:
         FrameParser().feed(b"\x00\x00\x00\x01\xff")
 
 
-async def _pair(emit: Callable[[Event], None]) -> tuple[Link, Link, list[Any]]:
+async def _pair(emit: Callable[[Event], None]) -> tuple[WorkerLink, WorkerLink, list[Any]]:
     """Two ends, and what arrives at the second one."""
     ours, theirs = socket.socketpair()
-    first, second, heard = Link(emit), Link(emit), list[Any]()
+    first, second, heard = WorkerLink(emit), WorkerLink(emit), list[Any]()
     second.on("word", heard.append)
     await first.open(ours)
     await second.open(theirs)
     return first, second, heard
 
 
-def _run(scenario: Callable[[Link, Link, list[Any], list[Event]], Coroutine[Any, Any, None]], loop: str) -> None:
+def _run(
+    scenario: Callable[[WorkerLink, WorkerLink, list[Any], list[Event]], Coroutine[Any, Any, None]], loop: str
+) -> None:
     async def whole() -> None:
         events = list[Event]()
         first, second, heard = await _pair(events.append)
@@ -88,7 +90,7 @@ def _run(scenario: Callable[[Link, Link, list[Any], list[Event]], Coroutine[Any,
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_what_one_end_sends_the_other_hears_in_order(loop: str) -> None:
-    async def scenario(first: Link, second: Link, heard: list[Any], events: list[Event]) -> None:
+    async def scenario(first: WorkerLink, second: WorkerLink, heard: list[Any], events: list[Event]) -> None:
         for number in range(3):
             first.send("word", {"number": number})
         await eventually(lambda: len(heard) == 3)
@@ -102,7 +104,7 @@ def test_a_frame_is_not_kept_for_a_later_turn() -> None:
     async def whole() -> None:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        link = Link()
+        link = WorkerLink()
         await link.open(ours)
         link.send("word", "x")
         assert theirs.recv(100) == encode_frame("word", "x")
@@ -114,7 +116,7 @@ def test_a_frame_is_not_kept_for_a_later_turn() -> None:
 
 
 def test_what_is_sent_before_a_close_arrives() -> None:
-    async def scenario(first: Link, second: Link, heard: list[Any], events: list[Event]) -> None:
+    async def scenario(first: WorkerLink, second: WorkerLink, heard: list[Any], events: list[Event]) -> None:
         first.send("word", "last")
         first.close()
         await second.closed.wait()
@@ -125,7 +127,7 @@ def test_what_is_sent_before_a_close_arrives() -> None:
 
 
 def test_a_kind_that_has_no_handler_goes_to_on_other_and_else_to_nobody() -> None:
-    async def scenario(first: Link, second: Link, heard: list[Any], events: list[Event]) -> None:
+    async def scenario(first: WorkerLink, second: WorkerLink, heard: list[Any], events: list[Event]) -> None:
         others = list[tuple[str, Any]]()
         first.send("strange", 1)
         first.send("word", 2)
@@ -139,7 +141,7 @@ def test_a_kind_that_has_no_handler_goes_to_on_other_and_else_to_nobody() -> Non
 
 
 def test_a_handler_that_fails_is_a_bug_and_ends_nothing() -> None:
-    async def scenario(first: Link, second: Link, heard: list[Any], events: list[Event]) -> None:
+    async def scenario(first: WorkerLink, second: WorkerLink, heard: list[Any], events: list[Event]) -> None:
         second.on("broken", lambda body: body["missing"])
         first.send("broken", {})
         first.send("word", "goes on")
@@ -155,7 +157,7 @@ def test_what_is_no_frame_ends_the_link() -> None:
     async def whole() -> None:
         ours, theirs = socket.socketpair()
         events: list[Event] = []
-        link = Link(events.append)
+        link = WorkerLink(events.append)
         await link.open(ours)
         octets = json.dumps("no frame").encode()
         theirs.sendall(len(octets).to_bytes(4, "big") + octets)
@@ -171,7 +173,7 @@ def test_who_never_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def whole() -> None:
         ours, theirs = socket.socketpair()
-        first = Link()
+        first = WorkerLink()
         await first.open(ours)
         for _ in range(100):
             first.send("word", "x" * 10_000)
@@ -184,7 +186,7 @@ def test_who_never_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_link_that_was_never_open_may_be_closed() -> None:
     async def whole() -> None:
-        link = Link()
+        link = WorkerLink()
         link.send("word")
         await asyncio.sleep(0)
         link.close()

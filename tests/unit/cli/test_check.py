@@ -28,7 +28,7 @@ from mailrider.model.text import UNSAFE
 from mailrider.net.settings import ServerTLS, ServerTLSOptions
 from mailrider.policy.settings import UNSTATED
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.resolver import FakeResolver, Given, mx
+from mailrider.testing.resolver import FakeResolver, TableRow, mx
 from tests.unit.dns.world import BOGUS, NAME, ONE, ROOT_KEY, UNSIGNED, Server, World, validating
 
 STRONG = mailrider.RemoteSettings(
@@ -130,7 +130,10 @@ def test_what_is_to_know_of_the_servers_that_are_configured(words: str, expected
 RESOLVERS = {
     "validates": (
         FakeResolver(
-            {("good.test", "MX"): Given([mx(1, "mx.test")], authentic=True), ("bad.test", "A"): LookupFailure.SERVFAIL}
+            {
+                ("good.test", "MX"): TableRow([mx(1, "mx.test")], authentic=True),
+                ("bad.test", "A"): LookupFailure.SERVFAIL,
+            }
         ),
         ("ok", "it validates"),
     ),
@@ -138,12 +141,15 @@ RESOLVERS = {
     "no AD": (FakeResolver({("good.test", "MX"): [mx(1, "mx.test")]}), ("warning", "came without AD")),
     "dead": (FakeResolver({("good.test", "MX"): LookupFailure.TIMEOUT}), ("error", "mail is deferred")),
     "believes everything": (
-        FakeResolver({("good.test", "MX"): Given([mx(1, "mx.test")], authentic=True)}),
+        FakeResolver({("good.test", "MX"): TableRow([mx(1, "mx.test")], authentic=True)}),
         ("warning", "it does not validate all zones"),
     ),
     "dead half-way": (
         FakeResolver(
-            {("good.test", "MX"): Given([mx(1, "mx.test")], authentic=True), ("bad.test", "A"): LookupFailure.TIMEOUT}
+            {
+                ("good.test", "MX"): TableRow([mx(1, "mx.test")], authentic=True),
+                ("bad.test", "A"): LookupFailure.TIMEOUT,
+            }
         ),
         ("warning", "is not known"),
     ),

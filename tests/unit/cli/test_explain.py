@@ -16,7 +16,7 @@ import pytest
 import mailrider
 from mailrider.cli.explain import exit_code
 from mailrider.cli.explain_page import print_page
-from mailrider.delivery.explain.advice import Whose, advise
+from mailrider.delivery.explain.advice import Responsible, advise
 from mailrider.delivery.explain.plan import CandidatePlan, Contact, Demand, Explanation
 from mailrider.delivery.mx import LOOP, NO_ADDRESS, NO_SUCH_DOMAIN, NULL_MX, HostNotFound
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
@@ -108,81 +108,87 @@ DANE_REFUSAL = Refusal("dane", 451, "4.7.1", "it is not known whether mx.good.te
 ADVICE = {
     "a resolver that is not on loopback": (
         replace(HEALTHY, dnssec_off="DNSSEC and DANE are off: it is not on loopback"),
-        ("the resolver", Whose.OURS, False, "DNSSEC and DANE are off", "dns { server 127.0.0.1 }"),
+        ("the resolver", Responsible.OURS, False, "DNSSEC and DANE are off", "dns { server 127.0.0.1 }"),
     ),
     "no such domain": (
         replace(HEALTHY, unroutable=NO_SUCH_DOMAIN, candidates=None, plans=()),
-        ("good.test", Whose.DOMAIN, True, "There is no such domain", "spelling mistake"),
+        ("good.test", Responsible.DOMAIN, True, "There is no such domain", "spelling mistake"),
     ),
     "null MX": (
         replace(HEALTHY, unroutable=NULL_MX, candidates=None, plans=()),
-        ("good.test", Whose.DOMAIN, True, "null MX", "Use another address"),
+        ("good.test", Responsible.DOMAIN, True, "null MX", "Use another address"),
     ),
     "a loop": (
         replace(HEALTHY, unroutable=LOOP, candidates=None, plans=()),
-        ("good.test", Whose.DOMAIN, True, "leads back to this machine", "must take it as its own"),
+        ("good.test", Responsible.DOMAIN, True, "leads back to this machine", "must take it as its own"),
     ),
     "no address": (
         replace(HEALTHY, unroutable=NO_ADDRESS, candidates=None, plans=()),
-        ("good.test", Whose.DOMAIN, True, "has an address", "A or AAAA records"),
+        ("good.test", Responsible.DOMAIN, True, "has an address", "A or AAAA records"),
     ),
     "DNS fails": (
         replace(HEALTHY, unroutable=LATER, candidates=None, plans=()),
-        ("good.test", Whose.DOMAIN, True, "DNS does not tell", "dig +cd good.test MX"),
+        ("good.test", Responsible.DOMAIN, True, "DNS does not tell", "dig +cd good.test MX"),
     ),
     "our resolver is dead": (
         replace(HEALTHY, unroutable=LATER, candidates=None, plans=(), resolver_fault="MX lookup of iana.org failed"),
-        ("the resolver", Whose.OURS, True, "MX lookup of iana.org failed", "dig iana.org MX"),
+        ("the resolver", Responsible.OURS, True, "MX lookup of iana.org failed", "dig iana.org MX"),
     ),
     "the record is gone, the policy holds": (
         replace(HEALTHY, sts=replace(NO_POLICY, held=HELD, origin=Origin.CACHE)),
-        ("good.test", Whose.DOMAIN, False, "somebody hides it", "a policy of mode none first"),
+        ("good.test", Responsible.DOMAIN, False, "somebody hides it", "a policy of mode none first"),
     ),
     "the policy cannot be fetched, the old one holds": (
         replace(
             HEALTHY, sts=PolicyLookup(DOMAIN, HELD, Origin.CACHE, NOW, STSRecord("2"), problem("https://sts: 404"))
         ),
-        ("good.test", Whose.DOMAIN, False, "(https://sts: 404). Meanwhile the policy from before holds", "200"),
+        ("good.test", Responsible.DOMAIN, False, "(https://sts: 404). Meanwhile the policy from before holds", "200"),
     ),
     "lines of the policy are wrong": (
         replace(HEALTHY, sts=PolicyLookup(DOMAIN, DAMAGED, Origin.FETCHED, NOW, STSRecord("1"))),
-        ("good.test", Whose.DOMAIN, False, "no host can match mx: '192.0.2.86'", "one host name"),
+        ("good.test", Responsible.DOMAIN, False, "no host can match mx: '192.0.2.86'", "one host name"),
     ),
     "an address that cannot be looked up": (
         with_plan(host=HostNotFound(MX, LATER)),
-        ("mx.good.test", Whose.DOMAIN, True, "AAAA lookup", "`dig mx.good.test A`"),
+        ("mx.good.test", Responsible.DOMAIN, True, "AAAA lookup", "`dig mx.good.test A`"),
     ),
     "an alias that cannot be checked": (
         with_plan(host=Host(MX, (ADDRESS,), doubt="SERVFAIL"), demands=demands(DANE_REFUSAL)),
-        ("mx.good.test", Whose.SERVER, True, "whether mx.good.test is signed", "dig mx.good.test CNAME +dnssec"),
+        ("mx.good.test", Responsible.SERVER, True, "whether mx.good.test is signed", "dig mx.good.test CNAME +dnssec"),
     ),
     "TLSA records that cannot be looked up": (
         with_plan(tlsa=(TLSALookup(Domain("mx.good.test"), FAILED),), demands=demands(DANE_REFUSAL)),
-        ("mx.good.test", Whose.SERVER, True, "somebody may be hiding them", "dig _25._tcp.mx.good.test TLSA +dnssec"),
+        (
+            "mx.good.test",
+            Responsible.SERVER,
+            True,
+            "somebody may be hiding them",
+            "dig _25._tcp.mx.good.test TLSA +dnssec",
+        ),
     ),
     "an MX level that is too low": (
         with_plan(demands=demands(requirement=Requirement(min_mx=MXLevel.DNSSEC, mx_reason="local_policy"))),
-        ("mx.good.test", Whose.DOMAIN, True, "MX level none, and local_policy demands dnssec", "sign its zone"),
+        ("mx.good.test", Responsible.DOMAIN, True, "MX level none, and local_policy demands dnssec", "sign its zone"),
     ),
     "an address that must not be connected to": (
         with_plan(contacts=(Contact(ADDRESS, prohibited=True),)),
-        ("mx.good.test [192.0.2.1]", Whose.DOMAIN, True, "must not be connected to", "that the world can reach"),
+        ("mx.good.test [192.0.2.1]", Responsible.DOMAIN, True, "must not be connected to", "that the world can reach"),
     ),
 }
 
 
 @pytest.mark.parametrize(("explanation", "expected"), ADVICE.values(), ids=ADVICE)
-def test_one_cause_one_cure(explanation: Explanation, expected: tuple[str, Whose, bool, str, str]) -> None:
+def test_one_cause_one_cure(explanation: Explanation, expected: tuple[str, Responsible, bool, str, str]) -> None:
     (advice,) = advise(explanation, SETTINGS)
-    subject, whose, keeps_mail, cause, cure = expected
-    assert (advice.subject, advice.whose, advice.keeps_mail) == (subject, whose, keeps_mail)
+    subject, responsible, keeps_mail, cause, cure = expected
+    assert (advice.subject, advice.responsible, advice.keeps_mail) == (subject, responsible, keeps_mail)
     assert cause in advice.cause
     assert cure in advice.cure
     # And both are on the page, and in the JSON.
     assert advice.cause in page(explanation)
     assert advice.cure in page(explanation)
     (facts,) = as_json_object(explanation, SETTINGS, NOW)["advice"]
-    assert (facts["cause"], facts["cure"], facts["whose"]) == (advice.cause, advice.cure, whose.name.lower())
+    assert (facts["cause"], facts["cure"], facts["whose"]) == (advice.cause, advice.cure, responsible.name.lower())
 
 
 def test_ourselves_are_no_trouble() -> None:
@@ -193,7 +199,7 @@ def test_ourselves_are_no_trouble() -> None:
 
 def test_without_mx_auth_we_are_the_trouble() -> None:
     (advice,) = advise(HEALTHY, mailrider.RemoteSettings(hostname="client.test", mx_auth=UNSTATED))
-    assert (advice.subject, advice.whose) == ("the configuration", Whose.OURS)
+    assert (advice.subject, advice.responsible) == ("the configuration", Responsible.OURS)
     assert advise(HEALTHY, mailrider.RemoteSettings(hostname="client.test", mx_auth=None)) == ()
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.dane.tlsa import MAX_RECORDS, SetAside, select_usable, show, why_unusable
+from mailrider.dane.tlsa import MAX_RECORDS, IgnoredRecord, select_usable, show, why_unusable
 from mailrider.dns.answer import MalformedTLSA
 from mailrider.model.security import TLSARecord
 from tests.support.certificates import Issued, authority, issue
@@ -60,14 +60,14 @@ def test_these_are_not(usage: int, selector: int, matching_type: int, data: byte
     record = TLSARecord(usage, selector, matching_type, data)
     found = select_usable([record])
     assert found.usable == ()
-    assert found.unusable == (SetAside(show(record), reason),)
+    assert found.unusable == (IgnoredRecord(show(record), reason),)
     assert found.superseded == ()
 
 
 def test_a_record_that_dns_could_not_decode_exists_and_is_unusable() -> None:
     found = select_usable([MalformedTLSA(r"\# 2 0301")])
     assert found.usable == ()
-    assert found.unusable == (SetAside(r"\# 2 0301", "it cannot be decoded"),)
+    assert found.unusable == (IgnoredRecord(r"\# 2 0301", "it cannot be decoded"),)
 
 
 def test_no_records() -> None:

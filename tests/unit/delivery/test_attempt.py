@@ -13,11 +13,11 @@ import pytest
 
 from mailrider.delivery.attempt import MAX_DURATION, Attempt
 from mailrider.delivery.connection.peer import Peer
-from mailrider.delivery.connection.unusable import ComeAgain, Unusable
+from mailrider.delivery.connection.unusable import ConnectLater, Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.delivery.job import AttemptRules, Job
 from mailrider.delivery.mx import HostNotFound
-from mailrider.delivery.race import Overtaken, Race
+from mailrider.delivery.race import Race, RaceLost
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.tally import Tally
 from mailrider.model.address import Mailbox, ReversePath
@@ -121,7 +121,7 @@ class FakeSession:
     peer: Peer
     capabilities: Capabilities
     serve: Callable[[Transaction], Exception | None]
-    has_had_its_domains: bool = False
+    takes_no_more_domains: bool = False
     tls: TLSEvidence | None = None
 
     @property
@@ -139,7 +139,9 @@ class FakeLease:
     judgement: Judgement = Judgement(NO_SECURITY, None, None)  # noqa: RUF009 (it is immutable)
     given_up: bool = False
 
-    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False, had_its_domains: bool = False) -> None:
+    def give_up(
+        self, *, wants_tls: bool = False, knows_no_chunks: bool = False, takes_no_more_domains: bool = False
+    ) -> None:
         self.given_up = True
 
 
@@ -170,7 +172,7 @@ class World:
             for index, serve in enumerate(servers)
         }
 
-    # As a `Guide`:
+    # As a `DestinationLike`:
 
     async def find(self) -> Candidates:
         return Candidates(NEXT_HOP, tuple(Candidate(Domain(f"mx{n}.a.test"), n) for n in range(len(self.hosts))))
@@ -270,7 +272,7 @@ async def test_what_was_not_tried_has_not_said_521() -> None:
 
 async def test_where_no_connection_may_be_opened_now_nothing_was_tried_and_it_comes_again() -> None:
     serve = says()
-    serve.error = ComeAgain(1.0)  # type: ignore[attr-defined]
+    serve.error = ConnectLater(1.0)  # type: ignore[attr-defined]
     world = World([[loses, serve, says()], [says()]])
     first, second = await world.run(recipients=2)
     assert world.called == ["192.0.0.0", "192.0.0.1"]
@@ -596,7 +598,7 @@ def overtaken(_: Transaction) -> Exception | None:
     raise NotImplementedError
 
 
-overtaken.error = Overtaken("another one was faster")  # type: ignore[attr-defined]
+overtaken.error = RaceLost("another one was faster")  # type: ignore[attr-defined]
 
 
 async def _note(closed: list[object], race: object) -> None:

@@ -13,15 +13,15 @@ import pytest
 
 from mailrider.delivery.destination import Destination, RouteMemory, Routing
 from mailrider.delivery.mx import HostNotFound, Unroutable
-from mailrider.delivery.race import Reach
+from mailrider.delivery.race import AddressHistory
 from mailrider.dns.answer import LookupFailure
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
-from mailrider.policy.base import Admission, DestinationPolicy, Prepared
+from mailrider.policy.base import Admission, DestinationPolicy, PreparedPolicy
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.resolver import FakeResolver, Given, mx
+from mailrider.testing.resolver import FakeResolver, TableRow, mx
 from tests.support.problems import problem
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ ZONE: dict[tuple[str, str], Any] = {
 
 
 @dataclass(eq=False)
-class FakePolicy(Prepared, DestinationPolicy):
+class FakePolicy(PreparedPolicy, DestinationPolicy):
     """A policy in all of its stages, that says what it was given."""
 
     admission: Admission = Admission(MXLevel.NONE)  # noqa: RUF009 (it is immutable)
@@ -76,7 +76,7 @@ class World:
         self.resolver = FakeResolver(ZONE if zone is None else zone, clock=self.clock, caching=caching)
         self.events: list[Event] = []
         self.memory = RouteMemory(self.resolver, self.clock, force_ipv4=True)
-        self.reach = Reach(self.clock)
+        self.address_history = AddressHistory(self.clock)
         self.own_until = math.inf
         self.ours = {OURS}
 
@@ -96,7 +96,7 @@ class World:
             self.clock,
             10.0,
             self.memory,
-            self.reach,
+            self.address_history,
             force_ipv4=True,
         )
         return Destination(next_hop, routing, policies, message)
@@ -133,7 +133,7 @@ async def test_where_no_candidate_is_found_policies_give_up_and_a_failure_is_tol
 
 
 async def test_who_is_cancelled_while_dns_is_asked_leaves_no_policy_behind() -> None:
-    world, policy = World({("a.test", "MX"): Given(delay=30)}), FakePolicy()
+    world, policy = World({("a.test", "MX"): TableRow(delay=30)}), FakePolicy()
     finding = asyncio.create_task(world.destination(policy).find())
     await world.clock.advance(1)
     finding.cancel()
@@ -203,7 +203,7 @@ async def test_a_host_is_looked_up_once_an_attempt() -> None:
 
 
 async def test_an_address_lookup_has_connect_timeout_and_what_it_used_is_gone() -> None:
-    world = World({("mx.test", "A"): Given([THEIRS], delay=30)})
+    world = World({("mx.test", "A"): TableRow([THEIRS], delay=30)})
     destination, candidate = world.destination(), Candidate(Domain("mx.test"))
     looking = asyncio.create_task(destination.host(candidate))
     await world.clock.advance(10)
@@ -243,7 +243,7 @@ async def test_what_dns_said_is_remembered_until_it_expires() -> None:
 @pytest.mark.parametrize("short", [("a.test", "MX"), ("mx.test", "A")], ids=["MX", "A"])
 async def test_each_answer_counts_until_its_own_end(short: tuple[str, str]) -> None:
     records = [mx(10, "mx.test")] if short[1] == "MX" else [THEIRS]
-    world = await remembering(World(PLAIN | {short: Given(records, ttl=30)}, caching=True))
+    world = await remembering(World(PLAIN | {short: TableRow(records, ttl=30)}, caching=True))
     await world.clock.advance(30)
     assert [world.memory.candidates(A) is None, world.memory.host(MX) is None] == [short[1] == "MX", short[1] == "A"]
 

@@ -21,7 +21,7 @@ from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Destination, RouteMemory, Routing
 from mailrider.delivery.job import AttemptRules, Job
 from mailrider.delivery.mx import RESOLUTION_DELAY, LateAddresses, alias_answer
-from mailrider.delivery.race import HEAD_START, Reach
+from mailrider.delivery.race import HEAD_START, AddressHistory
 from mailrider.delivery.smarthost import FixedDestination, FixedServer
 from mailrider.dns.answer import Answer, LookupFailure, RecordType
 from mailrider.model.address import Mailbox, ReversePath
@@ -37,7 +37,7 @@ from mailrider.policy.dane import DANEPolicies
 from mailrider.policy.requiretls import ORDINARY
 from mailrider.smtp.capabilities import Capabilities
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.resolver import FakeResolver, Given, Row, mx
+from mailrider.testing.resolver import FakeResolver, Row, TableRow, mx
 from tests.support.channels import settle
 from tests.unit.delivery.test_attempt import CONTENT, FakeLease, FakeSession, says
 
@@ -53,15 +53,15 @@ A, MX = Domain("a.test"), Candidate(Domain("mx.test"), 10)
 V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
 NEVER = 1e6
 TIMEOUT = 10.0  # `connect_timeout`: half of it is for address lookups
-SILENT = Given(delay=NEVER)
+SILENT = TableRow(delay=NEVER)
 TLSA = TLSARecord(3, 1, 1, bytes(32))
 
 
-def after(address: object, seconds: float, *, authentic: bool | None = None) -> Given:
-    return Given([address], delay=seconds, authentic=authentic)  # type: ignore[list-item]
+def after(address: object, seconds: float, *, authentic: bool | None = None) -> TableRow:
+    return TableRow([address], delay=seconds, authentic=authentic)  # type: ignore[list-item]
 
 
-def signed(address: object) -> Given:
+def signed(address: object) -> TableRow:
     return after(address, 0, authentic=True)
 
 
@@ -94,7 +94,7 @@ class World:
         rows: dict[tuple[str, str], Row] = {(name, family): row for family, row in self.families.items()}
         rows |= {("a.test", "MX"): [mx(10, "mx.test")], (f"_25._tcp.{name}", "TLSA"): signed(TLSA)}
         if self.alias is not None:
-            rows["mx.test", "CNAME"] = Given([Domain("real.test")], authentic=self.alias)
+            rows["mx.test", "CNAME"] = TableRow([Domain("real.test")], authentic=self.alias)
         self.resolver = FakeResolver(rows, validates=self.validates, caching=True, clock=self.clock)
         self.memory = RouteMemory(self.resolver, self.clock, force_ipv4=False)
         self.took: list[tuple[object, float, bool]] = []  # the address, the seconds until then, DANE demanded
@@ -109,7 +109,7 @@ class World:
             self.clock,
             TIMEOUT,
             self.memory,
-            Reach(self.clock),
+            AddressHistory(self.clock),
         )
         policies = [DANEPolicies(self.resolver, 25)] if self.dane else []
         return Destination(A, routing, policies, NO_REQUIREMENT, waits_for_all=waits_for_all)
@@ -178,7 +178,7 @@ TIMES: dict[str, tuple[World, object, float]] = {
         V6,
         2,
     ),
-    "AAAA is slow, and there is no A": (World({"A": Given(), "AAAA": after(V6, 2)}), V6, 2),
+    "AAAA is slow, and there is no A": (World({"A": TableRow(), "AAAA": after(V6, 2)}), V6, 2),
     "AAAA is slow, and A fails": (World({"A": LookupFailure.SERVFAIL, "AAAA": after(V6, 2)}), V6, 2),
     "A is slow, and AAAA fails": (World({"A": after(V4, 2), "AAAA": LookupFailure.SERVFAIL}), V4, 2),
     "both are slow": (World({"A": after(V4, 2), "AAAA": after(V6, 4)}), V4, 2 + RESOLUTION_DELAY),
@@ -199,7 +199,9 @@ async def test_connecting_begins_with_what_is_known_and_what_comes_late_is_used_
 
 DEFERRED = {
     "AAAA is silent, and A refuses": World({"A": V4, "AAAA": SILENT}, REFUSES),
-    "AAAA fails late, and A refuses": World({"A": V4, "AAAA": Given(failure=LookupFailure.SERVFAIL, delay=2)}, REFUSES),
+    "AAAA fails late, and A refuses": World(
+        {"A": V4, "AAAA": TableRow(failure=LookupFailure.SERVFAIL, delay=2)}, REFUSES
+    ),
     "AAAA names ourselves": World({"A": V4, "AAAA": after(V6, 2)}, REFUSES, ours=(V6,)),
     "A is prohibited, and AAAA as well": World(
         {"A": V4, "AAAA": after(V6, 2)}, rules=AttemptRules(prohibits=lambda _: True)
@@ -346,7 +348,7 @@ async def test_a_bug_in_a_late_lookup_defers_the_mail() -> None:
 async def test_a_smarthost_that_is_an_alias_waits_no_longer_since_dane_says_nothing_of_it() -> None:
     world = World({"A": V4, "AAAA": SILENT}, alias=False)
     nothing: Any = None
-    server = FixedServer(MX.host, cast("Pool", nothing), NO_REQUIREMENT, Reach(world.clock))
+    server = FixedServer(MX.host, cast("Pool", nothing), NO_REQUIREMENT, AddressHistory(world.clock))
     for waits_for_all, seconds in ((False, RESOLUTION_DELAY), (True, BOTH)):
         destination = FixedDestination([server], world.resolver, world.clock, TIMEOUT, waits_for_all=waits_for_all)
         (candidate,) = (await destination.find()).candidates

@@ -13,9 +13,9 @@ from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import discard
 from mailrider.policy.sts.policy import STSPolicies
-from mailrider.queue.work import LooksAgain
+from mailrider.queue.work import RefreshesDestinations
 from mailrider.smtp.content import Content
-from mailrider.testing.resolver import Given
+from mailrider.testing.resolver import TableRow
 from tests.unit.policy.sts.sts_world import EXAMPLE, HOUR, World, text
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ def delivery(world: World, policies: Sequence[Policy]) -> RemoteDelivery:
 async def test_policies_are_checked_though_the_record_is_cached(content: Content, to: str, expected: str) -> None:
     world = World()
     world.publish("id1", text(mx="old.example.com"))
-    world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id1;"], ttl=HOUR)
+    world.resolver.answers["_mta-sts.example.com", "TXT"] = TableRow([b"v=STSv1; id=id1;"], ttl=HOUR)
     async with world.source() as source:
         await source.lookup(EXAMPLE)
         world.publish("id2", text(mx="new.example.com"))
         remote = delivery(world, [STSPolicies(source, world.clock, discard)])
-        assert isinstance(remote, LooksAgain)
+        assert isinstance(remote, RefreshesDestinations)
         sender = ReversePath(Mailbox("a", Domain("client.test")))
         await remote.look_again(Envelope(sender, (Recipient(Mailbox.parse(to)),)), content)
         policy = (await source.lookup(EXAMPLE)).policy

@@ -26,7 +26,7 @@ from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, MXRecord, 
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.resolver import FakeResolver, Given, mx
+from mailrider.testing.resolver import FakeResolver, TableRow, mx
 from tests.support.channels import settle
 
 if TYPE_CHECKING:
@@ -193,14 +193,14 @@ async def test_a_failed_family_removes_only_itself(
 
 
 LATE_FAMILIES = {
-    "one is there: half of the time": ({"A": V4, "AAAA": Given([V6], delay=9)}, 5, (V4,)),
-    "the other one is there": ({"A": Given([V4], delay=9), "AAAA": V6}, 5, (V6,)),
-    "both come in good time": ({"A": Given([V4], delay=2), "AAAA": Given([V6], delay=4)}, 4, (V6, V4)),
-    "one comes late, the other one later": ({"A": Given([V4], delay=7), "AAAA": Given([V6], delay=9)}, 7, (V4,)),
-    "one is empty, the other one late": ({"A": Given([V4], delay=9), "AAAA": []}, 9, (V4,)),
-    "one failed, the other one late": ({"A": Given([V4], delay=9), "AAAA": LookupFailure.SERVFAIL}, 9, (V4,)),
+    "one is there: half of the time": ({"A": V4, "AAAA": TableRow([V6], delay=9)}, 5, (V4,)),
+    "the other one is there": ({"A": TableRow([V4], delay=9), "AAAA": V6}, 5, (V6,)),
+    "both come in good time": ({"A": TableRow([V4], delay=2), "AAAA": TableRow([V6], delay=4)}, 4, (V6, V4)),
+    "one comes late, the other one later": ({"A": TableRow([V4], delay=7), "AAAA": TableRow([V6], delay=9)}, 7, (V4,)),
+    "one is empty, the other one late": ({"A": TableRow([V4], delay=9), "AAAA": []}, 9, (V4,)),
+    "one failed, the other one late": ({"A": TableRow([V4], delay=9), "AAAA": LookupFailure.SERVFAIL}, 9, (V4,)),
     "one comes late and empty, the other one later": (
-        {"A": Given([V4], delay=9), "AAAA": Given([], delay=7)},
+        {"A": TableRow([V4], delay=9), "AAAA": TableRow([], delay=7)},
         9,
         (V4,),
     ),
@@ -226,7 +226,7 @@ async def test_a_late_family_removes_only_itself(
 
 async def test_families_that_are_both_too_late_defer_443() -> None:
     clock = FakeClock()
-    resolver = rows(clock, A=Given([V4], delay=11), AAAA=Given([V6], delay=12))
+    resolver = rows(clock, A=TableRow([V4], delay=11), AAAA=TableRow([V6], delay=12))
     looking = asyncio.create_task(find_host(resolver, CANDIDATE, clock, clock.monotonic() + 10, force_ipv4=False))
     await clock.advance(10)
     found = await looking
@@ -272,17 +272,17 @@ async def test_a_bug_in_the_resolver_is_not_taken_for_absence() -> None:
 
 SIGNED = {
     "neither family": ({("mx.example.org", "A"): V4, ("mx.example.org", "AAAA"): V6}, False),
-    "one family": ({("mx.example.org", "A"): Given([V4], authentic=True), ("mx.example.org", "AAAA"): V6}, True),
+    "one family": ({("mx.example.org", "A"): TableRow([V4], authentic=True), ("mx.example.org", "AAAA"): V6}, True),
     "a signed denial beside an unsigned address": (
-        {("mx.example.org", "A"): V4, ("mx.example.org", "AAAA"): Given([], authentic=True)},
+        {("mx.example.org", "A"): V4, ("mx.example.org", "AAAA"): TableRow([], authentic=True)},
         True,
     ),
     "the CNAME, but not its target": (
-        {("mx.example.org", "CNAME"): Given([Domain("real.test")], authentic=True), ("real.test", "A"): V4},
+        {("mx.example.org", "CNAME"): TableRow([Domain("real.test")], authentic=True), ("real.test", "A"): V4},
         True,
     ),
     "the target, but not the CNAME": (
-        {("mx.example.org", "CNAME"): Domain("real.test"), ("real.test", "A"): Given([V4], authentic=True)},
+        {("mx.example.org", "CNAME"): Domain("real.test"), ("real.test", "A"): TableRow([V4], authentic=True)},
         False,
     ),
 }
@@ -290,7 +290,7 @@ SIGNED = {
 
 @pytest.mark.parametrize(("table", "signed"), SIGNED.values(), ids=SIGNED)
 async def test_a_host_is_signed_if_any_address_answer_or_its_cname_is(
-    table: dict[tuple[str, str], Given], signed: bool
+    table: dict[tuple[str, str], TableRow], signed: bool
 ) -> None:
     found = await host(FakeResolver(table))
     assert isinstance(found, Host)
@@ -299,9 +299,9 @@ async def test_a_host_is_signed_if_any_address_answer_or_its_cname_is(
 
 async def test_the_expanded_name_is_known_with_the_word_on_its_whole_chain() -> None:
     table = {
-        ("mx.example.org", "CNAME"): Given([Domain("middle.test")], authentic=True),
-        ("middle.test", "CNAME"): Given([Domain("real.test")], authentic=True),
-        ("real.test", "A"): Given([V4], authentic=True),
+        ("mx.example.org", "CNAME"): TableRow([Domain("middle.test")], authentic=True),
+        ("middle.test", "CNAME"): TableRow([Domain("real.test")], authentic=True),
+        ("real.test", "A"): TableRow([V4], authentic=True),
     }
     found = await host(FakeResolver(table))
     assert isinstance(found, Host)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from mailrider.delivery.mx import MAX_ADDRESSES
-from mailrider.delivery.race import HEAD_START, Overtaken, Race
+from mailrider.delivery.race import HEAD_START, Race, RaceLost
 from mailrider.net.errors import Unreachable
 from mailrider.testing.clock import FakeClock
 from tests.support.channels import settle
@@ -77,7 +77,7 @@ async def test_the_next_one_begins_after_the_head_start_and_the_first_to_answer_
     net = Network(v6=NEVER, v4=0.1, last=NEVER)
     connecting = net.connect()
     await net.clock.advance(1)
-    with pytest.raises(Overtaken):
+    with pytest.raises(RaceLost):
         await connecting
     assert net.begun == [(V6, 0), (V4, HEAD_START)]
     await settle()
@@ -127,7 +127,7 @@ async def test_who_was_overtaken_comes_again_behind_all_others() -> None:
         connecting = net.connect()
         await net.clock.advance(2)
         turns.append(await asyncio.gather(connecting, return_exceptions=True))
-    assert isinstance(turns[0][0], Overtaken)
+    assert isinstance(turns[0][0], RaceLost)
     assert [each[0] for each in turns[1:]] == [net.channels[V4], net.channels[LAST], net.channels[V6]]
     assert list(net.turns) == []
     await net.close()
@@ -139,7 +139,7 @@ async def test_a_prohibited_address_is_never_dialled_beside_another() -> None:
     net.turns = net.race.turns()
     connecting = net.connect()
     await net.clock.advance(1)
-    with pytest.raises(Overtaken):
+    with pytest.raises(RaceLost):
         await connecting
     assert [address for address, _ in net.begun] == [V6, LAST]
     await net.close()
@@ -153,7 +153,7 @@ async def test_two_that_connect_together_leave_one_connection() -> None:
     net.clock._monotonic += 0.3  # both are due in the same turn of the loop
     await net.clock.advance(0)
     results = await asyncio.gather(connecting, return_exceptions=True)
-    if isinstance(results[0], Overtaken):
+    if isinstance(results[0], RaceLost):
         assert await net.connect() is net.channels[V4]
     await net.close()
     assert sorted(each.is_aborted for each in net.channels.values()) in ([False], [False, True])
@@ -163,7 +163,7 @@ async def test_what_is_left_over_is_closed() -> None:
     net = Network(v6=NEVER, v4=0.1, last=NEVER)
     connecting = net.connect()
     await net.clock.advance(1)
-    with pytest.raises(Overtaken):
+    with pytest.raises(RaceLost):
         await connecting
     await net.close()
     assert net.channels[V4].is_aborted
@@ -181,7 +181,7 @@ async def test_what_is_left_over_is_closed_although_nobody_waits_for_it() -> Non
 
     connecting = asyncio.create_task(net.race.connect(next(net.turns), dial))
     await net.clock.advance(1)
-    with pytest.raises(Overtaken):
+    with pytest.raises(RaceLost):
         await connecting
     closing = asyncio.create_task(net.race.close())
     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ import dns.rcode
 import pytest
 
 from mailrider.dns.answer import MAX_CNAMES, Answer, LookupFailure, RecordType
-from mailrider.dns.chain import MAX_NEGATIVE_TTL, MAX_TTL, Walk
+from mailrider.dns.chain import MAX_NEGATIVE_TTL, MAX_TTL, ChainLookup
 from mailrider.dns.wire import FailedReply
 from mailrider.model.domain import Domain
 from tests.unit.dns.messages import Row, ask, reply
@@ -29,13 +29,13 @@ class Asker:
     """A walk that is fed with replies to what it asks."""
 
     def __init__(self, name: str = "a.test", record_type: str = "A", *, trusted: bool = True) -> None:
-        self.walk = Walk(Domain(name), RecordType(record_type), trusted=trusted)
+        self.lookup = ChainLookup(Domain(name), RecordType(record_type), trusted=trusted)
         self.type = record_type
 
     def take(self, *rows: Row, ad: bool = True, **more: object) -> Answer[Any] | FailedReply | None:
-        question = ask(self.walk.current.ascii, self.type)
+        question = ask(self.lookup.current.ascii, self.type)
         flags = "QR RD RA AD" if ad else "QR RD RA"
-        return self.walk.take(reply(question, rows, flags=flags, **more), NOW)
+        return self.lookup.take(reply(question, rows, flags=flags, **more), NOW)
 
     def answer(self, *rows: Row, **more: Any) -> Answer[Any]:
         answer = self.take(*rows, **more)
@@ -63,7 +63,7 @@ def test_a_chain_in_one_reply_is_followed_in_any_order() -> None:
 def test_a_reply_that_ends_on_a_cname_is_followed_by_a_question() -> None:
     asker = Asker()
     assert asker.take(alias("a.test", "b.test")) is None
-    assert asker.walk.current == Domain("b.test")
+    assert asker.lookup.current == Domain("b.test")
     answer = asker.answer(address("b.test"))
     assert answer.canonical == Domain("b.test")
     assert answer.chain == ()
@@ -95,7 +95,7 @@ def test_no_answer_lives_longer_than_a_day_and_no_absence_longer_than_an_hour() 
     assert Asker().answer(address("a.test"), ttl=10_000_000).expires == NOW + MAX_TTL
     denial = reply(ask("a.test", "A"), soa="test.")
     denial.denials["test"] = 1_000_000
-    answer = Walk(Domain("a.test"), RecordType.A, trusted=True).take(denial, NOW)
+    answer = ChainLookup(Domain("a.test"), RecordType.A, trusted=True).take(denial, NOW)
     assert isinstance(answer, Answer)
     assert answer.expires == NOW + MAX_NEGATIVE_TTL
 
@@ -169,7 +169,7 @@ def test_a_longer_chain_is_a_failure_in_one_reply_or_in_many() -> None:
     asker = Asker()
     for row in chain(MAX_CNAMES):
         assert asker.take(row) is None
-    last = asker.walk.current.ascii
+    last = asker.lookup.current.ascii
     assert asker.failure(alias(last, "further.test")) is LookupFailure.CNAME_CHAIN
 
 

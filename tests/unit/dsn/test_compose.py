@@ -13,7 +13,7 @@ from flufl.bounce import all_failures
 
 from mailrider.dsn.compose import compose
 from mailrider.dsn.human_part import advice_for
-from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
+from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, NotifiedRecipient
 from mailrider.dsn.parts import MAX_RETURNED, redact
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import OriginalRecipient, Ret
@@ -31,7 +31,7 @@ UTF8 = "From: a@example.org\r\nMessage-ID: <1@example.org>\r\nSubject: grüße\r
 
 
 def notification(
-    *told: Told,
+    *notified: NotifiedRecipient,
     octets: bytes | None = MESSAGE,
     action: NotifiedAction = NotifiedAction.FAILED,
     outcome: Any = failed,
@@ -41,7 +41,9 @@ def notification(
     given = envelope(who, **options)
     content = None if octets is None else Content.inspect(octets)
     until = AT + timedelta(days=4) if action is NotifiedAction.DELAYED else None
-    return Notification(given, told or (Told(who, action, outcome(who), until),), AT, AT, "0abc", content)
+    return Notification(
+        given, notified or (NotifiedRecipient(who, action, outcome(who), until),), AT, AT, "0abc", content
+    )
 
 
 def parsed(given: Notification) -> EmailMessage:
@@ -63,7 +65,7 @@ def report(given: Notification) -> list[dict[str, str]]:
     return [{name: " ".join(str(value).split()) for name, value in group.items()} for group in groups]  # type: ignore[union-attr] # messages
 
 
-def letter(given: Notification) -> str:
+def letter_lines(given: Notification) -> str:
     return " ".join(parts(given)[0].get_content().split())
 
 
@@ -84,7 +86,7 @@ def test_a_notification_is_a_report_that_no_program_answers() -> None:
 
 
 def test_a_person_reads_what_happened_to_whom_and_what_to_do() -> None:
-    text = letter(notification())
+    text = letter_lines(notification())
     assert "Your message could not be delivered to b@example.net. This is final" in text
     assert "Subject: hello" in text
     assert "Reason: mx.example.net said: no such user (550 5.1.1)" in text
@@ -93,7 +95,7 @@ def test_a_person_reads_what_happened_to_whom_and_what_to_do() -> None:
 
 def test_a_machine_reads_the_fields_of_rfc_3464() -> None:
     who = recipient("b@example.net", original=OriginalRecipient("rfc822", "list@example.com"))
-    about, each = report(notification(Told(who, NotifiedAction.FAILED, failed(who)), envid="QQ+314"))
+    about, each = report(notification(NotifiedRecipient(who, NotifiedAction.FAILED, failed(who)), envid="QQ+314"))
     assert about == {
         "Original-Envelope-Id": "QQ+314",
         "Reporting-MTA": "dns; mx.example.org",
@@ -125,19 +127,21 @@ def test_a_tool_that_knows_all_mail_servers_does_not_hold_a_delay_for_a_failure(
 
 def test_a_delay_says_that_nothing_has_to_be_done_and_until_when_it_is_tried() -> None:
     given = notification(action=NotifiedAction.DELAYED, outcome=deferred)
-    assert "You need not do anything" in letter(given)
+    assert "You need not do anything" in letter_lines(given)
     _, each = report(given)
     assert (each["Action"], each["Status"]) == ("delayed", "4.2.0")
     assert each["Will-Retry-Until"] == "Thu, 05 Mar 2026 12:00:00 +0000"
 
 
 def test_a_delay_in_doubt_says_so() -> None:
-    assert "may have arrived all the same" in letter(notification(action=NotifiedAction.DELAYED, outcome=in_doubt))
+    assert "may have arrived all the same" in letter_lines(
+        notification(action=NotifiedAction.DELAYED, outcome=in_doubt)
+    )
 
 
 def test_a_success_says_that_it_was_passed_on() -> None:
     given = notification(action=NotifiedAction.RELAYED, outcome=delivered)
-    assert "passed on to a server that does not report further" in letter(given)
+    assert "passed on to a server that does not report further" in letter_lines(given)
     _, each = report(given)
     assert (each["Action"], each["Status"]) == ("relayed", "2.0.0")
 
@@ -145,37 +149,48 @@ def test_a_success_says_that_it_was_passed_on() -> None:
 def test_the_class_of_the_status_follows_from_the_action() -> None:
     who = recipient("b@example.net")
     bare = Reply.make(550, None, "no")
-    assert report(notification(Told(who, NotifiedAction.FAILED, Failed(who, bare))))[1]["Status"] == "5.0.0"
-    assert report(notification(Told(who, NotifiedAction.DELAYED, Deferred(who, bare))))[1]["Status"] == "4.0.0"
-    assert report(notification(Told(who, NotifiedAction.RELAYED, Delivered(who, bare))))[1]["Status"] == "2.0.0"
+    assert (
+        report(notification(NotifiedRecipient(who, NotifiedAction.FAILED, Failed(who, bare))))[1]["Status"] == "5.0.0"
+    )
+    assert (
+        report(notification(NotifiedRecipient(who, NotifiedAction.DELAYED, Deferred(who, bare))))[1]["Status"]
+        == "4.0.0"
+    )
+    assert (
+        report(notification(NotifiedRecipient(who, NotifiedAction.RELAYED, Delivered(who, bare))))[1]["Status"]
+        == "2.0.0"
+    )
 
 
 def test_our_own_reasons_are_not_passed_off_as_a_servers() -> None:
     who = recipient("b@example.net")
     _, each = report(
-        notification(Told(who, NotifiedAction.FAILED, Failed(who, Reply.make(550, "5.1.2", "no such domain"))))
+        notification(
+            NotifiedRecipient(who, NotifiedAction.FAILED, Failed(who, Reply.make(550, "5.1.2", "no such domain")))
+        )
     )
     assert each["Diagnostic-Code"] == "x-mailrider; 550 5.1.2 no such domain"
     assert "Remote-MTA" not in each
     ours = Reply.make(550, "5.7.10", "mx.example.net does not reach the levels")
-    _, each = report(notification(Told(who, NotifiedAction.FAILED, Failed(who, ours, "mx.example.net"))))
+    _, each = report(notification(NotifiedRecipient(who, NotifiedAction.FAILED, Failed(who, ours, "mx.example.net"))))
     assert each["Diagnostic-Code"] == "x-mailrider; 550 5.7.10 mx.example.net does not reach the levels"
     assert each["Remote-MTA"] == "dns; mx.example.net"
 
 
 def test_where_nothing_was_tried_no_attempt_is_dated() -> None:
     who = recipient("b@example.net")
-    told = Told(who, NotifiedAction.DELAYED, deferred(who), was_tried=False)
-    assert "Last-Attempt-Date" not in report(notification(told))[1]
+    notified = NotifiedRecipient(who, NotifiedAction.DELAYED, deferred(who), was_tried=False)
+    assert "Last-Attempt-Date" not in report(notification(notified))[1]
 
 
 def test_several_recipients_are_told_of_in_one_notification() -> None:
-    told = tuple(
-        Told(who, NotifiedAction.FAILED, failed(who)) for who in map(recipient, ("b@example.net", "c@example.net"))
+    notified = tuple(
+        NotifiedRecipient(who, NotifiedAction.FAILED, failed(who))
+        for who in map(recipient, ("b@example.net", "c@example.net"))
     )
-    message = parsed(notification(*told))
+    message = parsed(notification(*notified))
     assert message["Subject"] == "Not delivered: your message to b@example.net and 1 more"
-    assert len(report(notification(*told))) == 3
+    assert len(report(notification(*notified))) == 3
 
 
 @pytest.mark.parametrize(
@@ -210,11 +225,11 @@ def test_a_huge_header_is_cut() -> None:
 
 def test_a_message_that_cannot_be_read_any_more_is_told_of_without_it() -> None:
     assert len(parts(notification(octets=None))) == 2
-    assert "Subject:" not in letter(notification(octets=None))
+    assert "Subject:" not in letter_lines(notification(octets=None))
 
 
 def test_a_message_over_secure_transport_is_not_quoted() -> None:
-    assert "hello" not in letter(notification(requiretls=True))
+    assert "hello" not in letter_lines(notification(requiretls=True))
 
 
 def test_content_that_holds_the_delimiter_does_not_break_the_notification() -> None:
@@ -228,7 +243,7 @@ def international(sender: str) -> bytes:
     """About a recipient that needs UTF-8."""
     who = recipient("büro@example.net", original=OriginalRecipient("utf-8", "büro@example.net"))
     given = notification(sender=sender, octets=UTF8, smtputf8=True)
-    return compose(replace(given, told=(Told(who, NotifiedAction.FAILED, failed(who)),)), ORIGIN)
+    return compose(replace(given, recipients=(NotifiedRecipient(who, NotifiedAction.FAILED, failed(who)),)), ORIGIN)
 
 
 def test_a_sender_that_needs_utf_8_gets_the_forms_of_rfc_6533() -> None:
@@ -298,21 +313,21 @@ def test_what_needs_smtputf8_anyway_returns_octets_as_they_are(octets: bytes, fo
 def test_a_reply_without_a_right_enhanced_code_is_repeated_without_one(said: str) -> None:
     who = recipient("b@example.net")
     outcome = Failed(who, Reply.make(550, "5.0.0", f"mx said: {said}"), "mx")
-    each = report(notification(Told(who, NotifiedAction.FAILED, outcome)))[1]
+    each = report(notification(NotifiedRecipient(who, NotifiedAction.FAILED, outcome)))[1]
     assert (each["Diagnostic-Code"], each["Status"]) == (f"smtp; 550 {said}", "5.0.0")
 
 
 def test_replies_with_characters_beyond_ascii_are_replaced_where_the_report_is_ascii() -> None:
     who = recipient("b@example.net")
     reply = Reply.make(550, "5.1.1", "mx said: kein Empfänger")
-    given = notification(Told(who, NotifiedAction.FAILED, Failed(who, reply, "mx")))
+    given = notification(NotifiedRecipient(who, NotifiedAction.FAILED, Failed(who, reply, "mx")))
     assert report(given)[1]["Diagnostic-Code"] == "smtp; 550 5.1.1 kein Empf?nger"
-    assert "kein Empfänger" in letter(given)
+    assert "kein Empfänger" in letter_lines(given)
 
 
 @pytest.mark.parametrize("subject", [b"=?utf-8?q?gr=C3=BC=C3=9Fe?=", "grüße".encode()])
 def test_the_subject_is_shown_decoded(subject: bytes) -> None:
-    assert "grüße" in letter(notification(octets=b"Subject: " + subject + b"\r\n\r\n.\r\n"))
+    assert "grüße" in letter_lines(notification(octets=b"Subject: " + subject + b"\r\n\r\n.\r\n"))
 
 
 @pytest.mark.parametrize(
@@ -320,11 +335,11 @@ def test_the_subject_is_shown_decoded(subject: bytes) -> None:
 )
 def test_a_subject_in_a_charset_that_is_none_keeps_nobody_from_being_told(charset: str) -> None:
     octets = f"Subject: =?{charset}?b?AAAA?=\r\n\r\n.\r\n".encode()
-    assert f"=?{charset}?b?AAAA?=" in letter(notification(octets=octets))
+    assert f"=?{charset}?b?AAAA?=" in letter_lines(notification(octets=octets))
 
 
 def test_a_subject_that_does_not_decode_is_shown_as_it_is() -> None:
-    assert "=?no-such?q?x?=" in letter(notification(octets=b"Subject: =?no-such?q?x?=\r\n\r\n.\r\n"))
+    assert "=?no-such?q?x?=" in letter_lines(notification(octets=b"Subject: =?no-such?q?x?=\r\n\r\n.\r\n"))
 
 
 @pytest.mark.parametrize("sender", ["a@example.org", "jürgen@example.org"])

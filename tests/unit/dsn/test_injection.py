@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.dsn.compose import compose
-from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
+from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, NotifiedRecipient
 from mailrider.dsn.parts import redact
 from mailrider.errors import InvalidValue
 from mailrider.model.address import Mailbox, ReversePath
@@ -75,8 +75,8 @@ def check(notification: Notification) -> bytes:
 def notification(local: str, sender: str = "a@example.org", **options: object) -> Notification:
     who = Recipient(mailbox(local))
     envelope = Envelope(ReversePath.parse(sender), (who,), smtputf8=True)
-    told = Told(who, NotifiedAction.FAILED, Failed(who, Reply.make(550, "5.1.1", "no such user")))
-    return Notification(envelope, (told,), AT, AT, "0abc", Content.inspect(b"Subject: x\r\n\r\n.\r\n"))
+    notified = NotifiedRecipient(who, NotifiedAction.FAILED, Failed(who, Reply.make(550, "5.1.1", "no such user")))
+    return Notification(envelope, (notified,), AT, AT, "0abc", Content.inspect(b"Subject: x\r\n\r\n.\r\n"))
 
 
 @pytest.mark.parametrize("sender", ["a@example.org", "ä@example.org"])
@@ -91,10 +91,12 @@ def test_an_encoded_word_in_a_message_id_is_not_repeated() -> None:
     given = notification("b")
     for evil in (b"<=?utf-8?q?=0D=0AX:_y?=@x>", b"<a@x> X: y", b"<a\xff@x>", b"<" + b"a" * 600 + b">", b"a", b""):
         content = Content.inspect(b"Message-ID: " + evil + b"\r\n\r\n.\r\n")
-        told = Notification(given.envelope, given.told, AT, AT, "0abc", content)
-        assert "in-reply-to" not in fields(check(told))
+        notified = Notification(given.envelope, given.recipients, AT, AT, "0abc", content)
+        assert "in-reply-to" not in fields(check(notified))
     content = Content.inspect(b"Message-ID:\r\n <a@x>\r\n\r\n.\r\n")
-    assert b"\r\nIn-Reply-To: <a@x>\r\n" in check(Notification(given.envelope, given.told, AT, AT, "0abc", content))
+    assert b"\r\nIn-Reply-To: <a@x>\r\n" in check(
+        Notification(given.envelope, given.recipients, AT, AT, "0abc", content)
+    )
 
 
 EVIL = (
@@ -165,14 +167,14 @@ def test_whatever_strangers_choose_a_notification_has_our_fields_and_parts_alone
     envid: str | None,
     ret: Ret,
 ) -> None:
-    told: list[Told] = []
+    notified: list[NotifiedRecipient] = []
     for who, original, reply in recipients:
         outcome = {2: Delivered, 4: Deferred, 5: Failed}[reply.code // 100]
         recipient = Recipient(who, None, original)
         until = AT if action is NotifiedAction.DELAYED else None
-        told.append(Told(recipient, action, outcome(recipient, reply, "mx.known.test"), until))
+        notified.append(NotifiedRecipient(recipient, action, outcome(recipient, reply, "mx.known.test"), until))
     envelope = Envelope(
-        ReversePath(sender), tuple(each.recipient for each in told), smtputf8=True, ret=ret, envid=envid
+        ReversePath(sender), tuple(each.recipient for each in notified), smtputf8=True, ret=ret, envid=envid
     )
     octets = b"Subject: " + value + b"\r\nMessage-ID: " + value + b"\r\n" + header + b"\r\n\r\nbody\r\n"
-    check(Notification(envelope, tuple(told), AT, AT, "0abc", Content.inspect(octets)))
+    check(Notification(envelope, tuple(notified), AT, AT, "0abc", Content.inspect(octets)))

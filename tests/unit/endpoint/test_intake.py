@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.endpoint.intake import INLINE, NO_MEMORY, NO_SPACE, Intake, Memory, Room
+from mailrider.endpoint.intake import INLINE, NO_MEMORY, NO_SPACE, Intake, IntakeSpace, Memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ def test_what_is_given_back_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("size", [1, 2, 100, 4095])
 @pytest.mark.parametrize("head", [b"\r\n", b"X: "])
 def test_small_pieces_cost_what_they_hold(size: int, head: bytes) -> None:
-    intake = Intake(Room(Memory(), Memory()), 1 << 20)
+    intake = Intake(IntakeSpace(Memory(), Memory()), 1 << 20)
     intake.feed(head)
     pieces = [bytes([97]) * size for _ in range(20_000 // size)]
     tracemalloc.start()
@@ -54,7 +54,7 @@ def test_small_pieces_cost_what_they_hold(size: int, head: bytes) -> None:
 
 def test_a_header_counts_as_often_as_it_is_kept() -> None:
     memory = Memory(100_000)
-    intake = Intake(Room(memory, Memory()), 1 << 20)
+    intake = Intake(IntakeSpace(memory, Memory()), 1 << 20)
     header = b"X: y\r\n" * 1000
     intake.feed(header + BODY)
     assert 100_000 - memory.left == 2 * len(header) + len(BODY)
@@ -64,7 +64,7 @@ def test_a_header_counts_as_often_as_it_is_kept() -> None:
 
 def test_on_disk_the_header_alone_counts_as_memory(tmp_path: Path) -> None:
     memory, disk = Memory(4_000_000), Memory(4_000_000)
-    intake = Intake(Room(memory, disk, tmp_path), 1 << 20)
+    intake = Intake(IntakeSpace(memory, disk, tmp_path), 1 << 20)
     header = b"X: y\r\n" * 1000
     for piece in (header, *[BODY] * 400):
         intake.feed(piece)
@@ -79,7 +79,7 @@ def test_on_disk_the_header_alone_counts_as_memory(tmp_path: Path) -> None:
 
 
 def test_a_header_that_fits_only_once_is_asked_to_come_again() -> None:
-    intake = Intake(Room(Memory(14_000), Memory()), 1 << 20)
+    intake = Intake(IntakeSpace(Memory(14_000), Memory()), 1 << 20)
     intake.feed(b"X: y\r\n" * 1000 + b"\r\n")
     assert intake.fault is NO_MEMORY
 
@@ -87,7 +87,7 @@ def test_a_header_that_fits_only_once_is_asked_to_come_again() -> None:
 @pytest.mark.parametrize("disk", [0, 2000])
 def test_without_room_on_disk_the_message_is_asked_to_come_again(tmp_path: Path, disk: int) -> None:
     memory, room_on_disk = Memory(10_000), Memory(disk)
-    intake = Intake(Room(memory, room_on_disk, tmp_path), 1 << 20)
+    intake = Intake(IntakeSpace(memory, room_on_disk, tmp_path), 1 << 20)
     for _ in range(20):
         intake.feed(BODY)
     intake.finish()
@@ -96,7 +96,7 @@ def test_without_room_on_disk_the_message_is_asked_to_come_again(tmp_path: Path,
 
 
 def test_without_the_directory_there_is_no_space(tmp_path: Path) -> None:
-    intake = Intake(Room(Memory(), Memory(), tmp_path / "gone"), 1 << 20)
+    intake = Intake(IntakeSpace(Memory(), Memory(), tmp_path / "gone"), 1 << 20)
     for _ in range(300):
         intake.feed(BODY)
     assert intake.fault is NO_SPACE

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailrider.lab.zones import MAX_LINKS, ChainLink, Fault, Found, Name, Records, ZoneTable, find, signed
+from mailrider.lab.zones import MAX_LINKS, ChainLink, Fault, Name, Records, TableAnswer, ZoneTable, find, signed
 
 ZONES: ZoneTable = {
     "plain.test": {"MX": ["10 mx.plain.test"], "TXT": "text", "NULL": []},
@@ -24,7 +24,7 @@ ZONES: ZoneTable = {
 }
 
 
-def look(name: str, rdtype: str = "A") -> Found:
+def look(name: str, rdtype: str = "A") -> TableAnswer:
     return find(ZONES, name, rdtype)
 
 

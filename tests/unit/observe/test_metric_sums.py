@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import ClientTurnedAway
 from mailrider.model.event import ConnectionAwaited
-from mailrider.observe.metric_sums import SHOWN, WAITING, Sums, add_up, decode_metrics, encode_metrics
+from mailrider.observe.metric_sums import SHOWN, WAITING, MetricSums, add_up, decode_metrics, encode_metrics
 from mailrider.observe.metrics import Metrics
 from mailrider.queue.message import DestinationCount, Stats
 from mailrider.testing.clock import FakeClock
@@ -37,17 +37,17 @@ def counted(turned_away: int, waits: tuple[float, ...] = (), messages: int = 0, 
     return decode_metrics(encode_metrics(metrics))
 
 
-def shown(sums: Sums) -> list[str]:
+def shown(sums: MetricSums) -> list[str]:
     encode, _ = choose_encoder("application/openmetrics-text")
     return encode(sums.registry).decode().splitlines()
 
 
 @pytest.fixture
-def sums() -> Sums:
-    return Sums(Metrics())
+def sums() -> MetricSums:
+    return MetricSums(Metrics())
 
 
-def test_counters_are_added(sums: Sums) -> None:
+def test_counters_are_added(sums: MetricSums) -> None:
     sums.show(1, counted(2))
     sums.show(2, counted(3))
     assert 'mailrider_turned_away_clients_total{endpoint="smtp"} 5.0' in shown(sums)
@@ -55,13 +55,13 @@ def test_counters_are_added(sums: Sums) -> None:
 
 def test_the_supervisor_s_own_count_too() -> None:
     own = Metrics()
-    sums = Sums(own)
+    sums = MetricSums(own)
     own(ClientTurnedAway("smtp", "192.0.2.1", "too many"))
     sums.show(1, counted(2))
     assert 'mailrider_turned_away_clients_total{endpoint="smtp"} 3.0' in shown(sums)
 
 
-def test_histograms_are_added_bucket_by_bucket(sums: Sums) -> None:
+def test_histograms_are_added_bucket_by_bucket(sums: MetricSums) -> None:
     sums.show(1, counted(0, (0.05, 5.0)))
     sums.show(2, counted(0, (0.05,)))
     lines = [line for line in shown(sums) if line.startswith("mailrider_connection_wait_seconds")]
@@ -79,7 +79,7 @@ def test_histograms_are_added_bucket_by_bucket(sums: Sums) -> None:
     ]
 
 
-def test_queues_are_added_and_the_oldest_message_and_destinations_that_are_down_are_not(sums: Sums) -> None:
+def test_queues_are_added_and_the_oldest_message_and_destinations_that_are_down_are_not(sums: MetricSums) -> None:
     sums.show(1, counted(0, messages=2, age=10))
     sums.show(2, counted(0, messages=3, age=70))
     lines = shown(sums)
@@ -88,7 +88,7 @@ def test_queues_are_added_and_the_oldest_message_and_destinations_that_are_down_
     assert 'mailrider_destinations_down{queue="queue"} 1.0' in lines
 
 
-def test_what_the_kernel_says_has_the_worker_in_a_label(sums: Sums) -> None:
+def test_what_the_kernel_says_has_the_worker_in_a_label(sums: MetricSums) -> None:
     sums.label_with({1: "0", 2: None}.get)
     sums.show(1, counted(0))
     sums.show(2, counted(0))
@@ -96,7 +96,7 @@ def test_what_the_kernel_says_has_the_worker_in_a_label(sums: Sums) -> None:
     assert names == ['process_open_fds{worker="supervisor"}', 'process_open_fds{worker="0"}']
 
 
-def test_a_queue_is_counted_once_while_a_worker_ends_beside_its_successor(sums: Sums) -> None:
+def test_a_queue_is_counted_once_while_a_worker_ends_beside_its_successor(sums: MetricSums) -> None:
     sums.label_with({1: None, 2: "0"}.get)
     sums.show(1, counted(2, messages=5))
     sums.show(2, counted(1, messages=5))
@@ -105,14 +105,14 @@ def test_a_queue_is_counted_once_while_a_worker_ends_beside_its_successor(sums: 
     assert 'mailrider_turned_away_clients_total{endpoint="smtp"} 3.0' in lines
 
 
-def test_the_version_is_said_once(sums: Sums) -> None:
+def test_the_version_is_said_once(sums: MetricSums) -> None:
     sums.show(1, counted(0))
     sums.show(2, counted(0))
     (line,) = [line for line in shown(sums) if line.startswith("mailrider_build_info")]
     assert line.endswith(" 1.0")
 
 
-def test_what_a_worker_counted_stays_when_it_has_ended_and_its_queue_does_not(sums: Sums) -> None:
+def test_what_a_worker_counted_stays_when_it_has_ended_and_its_queue_does_not(sums: MetricSums) -> None:
     sums.show(1, counted(2, (0.05,), messages=2))
     sums.end(1)
     sums.show(2, counted(1, (0.05,), messages=2))
@@ -146,13 +146,13 @@ def waiting(counts: dict[str, int]) -> list[Metric]:
     return decode_metrics(encode_metrics(metrics))
 
 
-def destinations_shown(sums: Sums) -> dict[str, int]:
+def destinations_shown(sums: MetricSums) -> dict[str, int]:
     (family,) = [each for each in sums.collect() if each.name == WAITING]
     queued = [each for each in family.samples if each.labels["state"] == "queued"]
     return {each.labels["destination"]: round(each.value) for each in queued}
 
 
-def test_the_largest_destinations_of_all_workers_are_shown_and_no_more(sums: Sums) -> None:
+def test_the_largest_destinations_of_all_workers_are_shown_and_no_more(sums: MetricSums) -> None:
     sums.show(0, waiting({f"a{number}.example": 100 + number for number in range(SHOWN)} | {"both.example": 99}))
     sums.show(1, waiting({f"b{number}.example": 100 + number for number in range(SHOWN)} | {"both.example": 99}))
     shown = destinations_shown(sums)
@@ -161,7 +161,7 @@ def test_the_largest_destinations_of_all_workers_are_shown_and_no_more(sums: Sum
     assert min(shown.values()) == 110
 
 
-def test_each_queue_has_its_own_largest_destinations(sums: Sums) -> None:
+def test_each_queue_has_its_own_largest_destinations(sums: MetricSums) -> None:
     sums.show(0, waiting(dict.fromkeys((f"a{number}.example" for number in range(2 * SHOWN)), 7)))
     other = Metrics()
     other.show_queue(

@@ -21,7 +21,7 @@ from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Destination, RouteMemory, Routing
 from mailrider.delivery.explain.dry_run import DryLease, DrySession
 from mailrider.delivery.job import AttemptRules, Job
-from mailrider.delivery.race import Reach
+from mailrider.delivery.race import AddressHistory
 from mailrider.dns.answer import LookupFailure
 from mailrider.lab.ca import CA, Kind
 from mailrider.model.address import Mailbox, ReversePath
@@ -44,7 +44,7 @@ from mailrider.policy.sts.policy import STSPolicies
 from mailrider.smtp.capabilities import NO_CAPABILITIES
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.resolver import FakeResolver, Given, Row, mx
+from mailrider.testing.resolver import FakeResolver, Row, TableRow, mx
 from mailrider.x509.anchors import Anchors
 from mailrider.x509.certificate import parse_certificate
 from mailrider.x509.describe import describe_chain
@@ -87,7 +87,7 @@ def tlsa_row(point: Point) -> Row:
     other = bytes(32)
     match point.tlsa:
         case "none":
-            return Given()
+            return TableRow()
         case "EE match":
             return TLSARecord(3, 1, 1, bytes.fromhex(leaf.spki_sha256))
         case "EE mismatch":
@@ -202,7 +202,7 @@ class Worlds:
             self.clock,
             300.0,
             RouteMemory(resolver, self.clock, force_ipv4=True),
-            Reach(self.clock),
+            AddressHistory(self.clock),
             force_ipv4=True,
         )
         destination = Destination(DOMAIN, routing, policies if security.policies_bind else (), security.requirement)
@@ -232,8 +232,8 @@ class Worlds:
         key = (point.mx_signed, point.address_signed, point.tlsa, point.cert)
         if key not in self._resolvers:
             rows: dict[tuple[str, str], Row] = {
-                ("good.test", "MX"): Given([mx(10, "mx.hosts.test")], authentic=point.mx_signed),
-                ("mx.hosts.test", "A"): Given([ADDRESS], authentic=point.address_signed),
+                ("good.test", "MX"): TableRow([mx(10, "mx.hosts.test")], authentic=point.mx_signed),
+                ("mx.hosts.test", "A"): TableRow([ADDRESS], authentic=point.address_signed),
                 ("_25._tcp.mx.hosts.test", "TLSA"): tlsa_row(point),
             }
             signed = ["_tcp.mx.hosts.test"]

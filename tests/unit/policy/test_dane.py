@@ -16,7 +16,7 @@ from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requireme
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.policy.dane import BoundDANE, DANEPolicies, reference_names
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.resolver import FakeResolver, Given, Row
+from mailrider.testing.resolver import FakeResolver, Row, TableRow
 
 if TYPE_CHECKING:
     from mailrider.dns.answer import Answer
@@ -117,7 +117,7 @@ async def test_a_usable_record_counts_beside_unusable_ones() -> None:
 
 
 async def test_an_unauthenticated_answer_counts_as_none() -> None:
-    rows: Table = {**HERE, ("_25._tcp.mx.signed.test", "TLSA"): Given([EE], authentic=False)}
+    rows: Table = {**HERE, ("_25._tcp.mx.signed.test", "TLSA"): TableRow([EE], authentic=False)}
     assert (await ask(rows)).result is NO_REQUIREMENT
 
 
@@ -276,7 +276,7 @@ async def test_behind_a_resolver_that_is_not_to_be_believed_no_alias_is_checked(
 
 async def test_a_name_too_long_to_have_records_has_none() -> None:
     long = ".".join(["a" * 60] * 4 + ["test"])
-    asked = await ask({(long, "A"): Given([A], authentic=True)}, host=long)
+    asked = await ask({(long, "A"): TableRow([A], authentic=True)}, host=long)
     assert (asked.result, asked.tlsa) == (NO_REQUIREMENT, [])
     ((lookup,),) = asked.lookups.values()
     assert lookup.result is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.dsn.compose import compose
-from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
+from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, NotifiedRecipient
 from mailrider.dsn.parts import MAX_RETURNED
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
@@ -61,7 +61,9 @@ class Bouncing:
         clock = FakeClock()
         job = Writing(clock).job(*(f"r{number}@example.net" for number in range(count)), ret=Ret.FULL)
         now = clock.now()
-        told = tuple(Told(each, NotifiedAction.FAILED, failed(each), now + HOUR) for each in job.envelope.recipients)
+        told = tuple(
+            NotifiedRecipient(each, NotifiedAction.FAILED, failed(each), now + HOUR) for each in job.envelope.recipients
+        )
         policy = BouncePolicy(HERE, False, lambda _: "")
         writer = Bounces(policy, IdSource(clock), discard)
         (message,) = await writer.write(job, told, self._stored(octets, lost), now)
@@ -138,7 +140,11 @@ async def test_a_cancellation_while_it_is_written_is_kept_for_the_next_wait(boun
 async def test_a_notification_that_failed_goes_to_the_postmaster_with_all_that_it_says() -> None:
     clock = FakeClock()
     job = Writing(clock).job("root@host.example.org", sender="")
-    told = (Told(job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
+    told = (
+        NotifiedRecipient(
+            job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()
+        ),
+    )
     policy = BouncePolicy(HERE, False, lambda _: "", Mailbox.parse("admin@example.org"))
     writer = Bounces(policy, IdSource(clock), discard)
     (message,) = await writer.write(job, told, Content.inspect(MESSAGE), clock.now())
@@ -157,7 +163,11 @@ async def test_a_notification_that_failed_goes_to_the_postmaster_with_all_that_i
 async def test_bounce_keeps_nothing_from_the_postmaster_whom_the_operator_named(refusal: str, route: str) -> None:
     clock = FakeClock()
     job = Writing(clock).job("root@host.example.org", sender="")
-    told = (Told(job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
+    told = (
+        NotifiedRecipient(
+            job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()
+        ),
+    )
     policy = BouncePolicy(HERE, True, lambda _: refusal, Mailbox.parse("admin@example.com"))
     writer = Bounces(policy, IdSource(clock), discard)
     (message,) = await writer.write(job, told, Content.inspect(MESSAGE), clock.now())
@@ -167,6 +177,10 @@ async def test_bounce_keeps_nothing_from_the_postmaster_whom_the_operator_named(
 async def test_without_a_postmaster_nobody_is_told_of_a_notification_that_failed() -> None:
     clock = FakeClock()
     job = Writing(clock).job("root@host.example.org", sender="")
-    told = (Told(job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
+    told = (
+        NotifiedRecipient(
+            job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()
+        ),
+    )
     writer = Bounces(BouncePolicy(HERE, False, lambda _: ""), IdSource(clock), discard)
     assert await writer.write(job, told, Content.inspect(MESSAGE), clock.now()) == ()

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from mailrider.queue import places as places_module
-from mailrider.queue.places import COME_AGAIN, LATEST, SLOW_AFTER, TOGETHER, Places, RunningAttempt, site_of
+from mailrider.queue.places import COME_AGAIN, LATEST, SLOW_AFTER, TOGETHER, AttemptPlaces, RunningAttempt, site_of
 from tests.support.kept import kept
 from tests.support.queueing import Writing
 
@@ -21,7 +21,7 @@ class World:
     """Places, and attempts that each have a destination of their own."""
 
     def __init__(self, fast: int = 16) -> None:
-        self.places = Places(fast)
+        self.places = AttemptPlaces(fast)
         self.writing = Writing()
         self.names = 0
 

@@ -36,7 +36,7 @@ async def test_two_beside_each_other_add_up_and_one_of_them_sends(tmp_path: Path
         world.recorder(session())
         recorder(session(fails=True))
         await world.pass_time(DAY)
-        assert (world.store.lead(), len(world.courier.sent)) == (True, 1)
+        assert (world.store.become_leader(), len(world.courier.sent)) == (True, 1)
         (policy,) = days_in(tmp_path)[0].counts.policies.values()
         assert (policy.successful, policy.failed) == (1, 1)
     await world.stop()
@@ -53,7 +53,7 @@ async def test_at_a_reload_the_next_one_leads_and_the_last_one_still_counts(tmp_
         world.recorder(session())  # on a connection that goes on
         recorder(session())
         await world.pass_time(HOUR)
-        assert world.store.lead() is False
+        assert world.store.become_leader() is False
         await world.stop()
         await world.pass_time(DAY)
     assert len(world.courier.sent) == 1
@@ -97,7 +97,7 @@ async def test_who_leaves_off_just_when_it_begins_to_lead_lets_another_one_lead(
     began, may_end = asyncio.Event(), asyncio.Event()
 
     async def slowly(work: Any, *arguments: Any) -> Any:
-        if work == world.store.lead:
+        if work == world.store.become_leader:
             began.set()
             await may_end.wait()
         return work(*arguments)
@@ -109,7 +109,7 @@ async def test_who_leaves_off_just_when_it_begins_to_lead_lets_another_one_lead(
     may_end.set()
     await world.pass_time(world.tick)
     other = ReportStore(tmp_path)
-    assert other.lead()
+    assert other.become_leader()
     other.close()
     await world.stop()
 
@@ -117,7 +117,7 @@ async def test_who_leaves_off_just_when_it_begins_to_lead_lets_another_one_lead(
 def test_of_many_threads_that_begin_at_once_one_leads(tmp_path: Path) -> None:
     stores = [ReportStore(tmp_path) for _ in range(8)]
     leads: list[bool] = []
-    threads = [threading.Thread(target=lambda each=each: leads.append(each.lead())) for each in stores]
+    threads = [threading.Thread(target=lambda each=each: leads.append(each.become_leader())) for each in stores]
     for thread in threads:
         thread.start()
     for thread in threads:

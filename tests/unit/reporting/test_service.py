@@ -21,7 +21,7 @@ from mailrider.model.reply import Reply
 from mailrider.reporting.event import TLSReportSettled, TLSReportsHeldUp, TLSReportsResumed
 from mailrider.reporting.service import MAX_WRITTEN, endpoints_of
 from mailrider.reporting.store import FILE, DeliveryState, EndpointKind, ReportStore, ReportsUnavailable
-from mailrider.testing.resolver import Given
+from mailrider.testing.resolver import TableRow
 from mailrider.tlsrpt.findings import session_findings
 from mailrider.tlsrpt.record import find_record
 from mailrider.tlsrpt.report import DayCounts, build_report
@@ -218,7 +218,7 @@ async def test_a_thousand_names_of_one_victim_send_it_one_report_in_ten_seconds(
     now = world.clock.now()
     await world.stop()
     for name in (*names, "a.test"):
-        world.store.hasten(name, now)
+        world.store.make_due(name, now)
     world.store.close()
     world.courier.sent.clear()
     await world.start()
@@ -229,7 +229,7 @@ async def test_a_thousand_names_of_one_victim_send_it_one_report_in_ten_seconds(
 
 async def test_a_thousand_domains_with_slow_name_servers_hold_up_nobodys_report(tmp_path: Path) -> None:
     evil = [f"d{number}.evil.test" for number in range(1000)]
-    world = World(tmp_path, dict.fromkeys(evil, Given([], delay=120)) | {"a.test": BY_MAIL})
+    world = World(tmp_path, dict.fromkeys(evil, TableRow([], delay=120)) | {"a.test": BY_MAIL})
     await world.start()
     for domain in (*evil, "a.test"):
         world.recorder(session(domain))
@@ -294,7 +294,7 @@ async def test_names_below_one_domain_send_one_report_in_ten_seconds_wherever_ea
 
 
 async def test_counts_are_written_and_reports_sent_while_name_servers_take_their_time(tmp_path: Path) -> None:
-    world = World(tmp_path, {"slow.test": Given([], delay=300), "a.test": BY_MAIL}, tick=10)
+    world = World(tmp_path, {"slow.test": TableRow([], delay=300), "a.test": BY_MAIL}, tick=10)
     yesterday = TODAY - timedelta(days=1)
     await world.start()
     counts = DayCounts()

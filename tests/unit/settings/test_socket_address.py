@@ -67,4 +67,4 @@ def test_settings_take_text_and_values() -> None:
 )
 def test_all_addresses_of_ipv6_have_a_brother_of_ipv4(text: str, brother: str | None) -> None:
     expected = None if brother is None else SocketAddress.parse(brother)
-    assert SocketAddress.parse(text).ipv4_brother == expected
+    assert SocketAddress.parse(text).ipv4_counterpart == expected

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mailrider.errors import LocalError
 from mailrider.header.fields import MAX_HEADER
-from mailrider.smtp.content import CHUNK, END_OF_DATA, Content, IncompleteContent, Mender, Stuffer, is_clean
+from mailrider.smtp.content import CHUNK, END_OF_DATA, Content, DotStuffer, IncompleteContent, Mender, is_clean
 from tests.support.contents import awaited
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def test_a_clean_message_is_never_copied() -> None:
     pieces = list(content.chunks(100))
     assert all(isinstance(piece, memoryview) and piece.obj is message for piece in pieces)
     assert Mender().feed(message) is message
-    assert Stuffer().feed(message) is message
+    assert DotStuffer().feed(message) is message
     *first, last = content.stuffed(1000)
     assert all(isinstance(piece, memoryview) and piece.obj is message for piece in first)
     assert b"".join((*first, last)) == message + b".\r\n"
@@ -123,7 +123,7 @@ def test_a_large_message_is_looked_at_in_parts(before: bytes, behind: bytes, cle
 
 
 def test_a_line_end_between_two_chunks_begins_a_line() -> None:
-    stuffer = Stuffer()
+    stuffer = DotStuffer()
     assert [stuffer.feed(chunk) for chunk in (b"a\r", b"\n.b\r\n", b".")] == [b"a\r", b"\n..b\r\n", b".."]
     content = Content.inspect(b"A: 1\r\n\r\nab\r\n.c\r\n")
     for size in range(1, 20):
@@ -131,7 +131,7 @@ def test_a_line_end_between_two_chunks_begins_a_line() -> None:
 
 
 def test_a_stuffer_passes_over_what_a_mender_held_back() -> None:
-    stuffer = Stuffer()
+    stuffer = DotStuffer()
     assert [stuffer.feed(chunk) for chunk in (b"", b".a\r", b"", b"\n", b"", b".")] == [
         b"",
         b"..a\r",

@@ -10,7 +10,7 @@ from mailrider.dns.resolver import Resolver, lookup_a, lookup_cname, lookup_mx, 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.resolver import FakeResolver, Given, Row, mx
+from mailrider.testing.resolver import FakeResolver, Row, TableRow, mx
 
 ADDRESS = IPv4Address("192.0.2.1")
 
@@ -43,13 +43,13 @@ async def test_what_is_not_there_does_not_exist_unless_something_else_is() -> No
         answer = await lookup_mx(fake, Domain(name))
         assert answer.records == ()
         assert answer.exists is exists
-    fake.answers["b.test", "A"] = Given()
+    fake.answers["b.test", "A"] = TableRow()
     assert (await lookup_mx(fake, Domain("b.test"))).exists
 
 
 async def test_signed_names_and_those_below_are_authentic_denials_included() -> None:
     fake = FakeResolver(
-        {("a.test", "A"): ADDRESS, ("b.test", "A"): Given([ADDRESS], authentic=True)}, signed=["a.test"]
+        {("a.test", "A"): ADDRESS, ("b.test", "A"): TableRow([ADDRESS], authentic=True)}, signed=["a.test"]
     )
     expected = {"a.test": True, "sub.a.test": True, "xa.test": False, "b.test": True, "test": False}
     assert {name: (await lookup_a(fake, Domain(name))).authentic for name in expected} == expected
@@ -60,7 +60,7 @@ async def test_signed_names_and_those_below_are_authentic_denials_included() -> 
 async def test_cnames_are_followed_and_every_link_must_be_authentic() -> None:
     table: dict[tuple[str, str], Row] = {
         ("a.test", "CNAME"): Domain("b.test"),
-        ("b.test", "CNAME"): Given([Domain("c.test")], ttl=5),
+        ("b.test", "CNAME"): TableRow([Domain("c.test")], ttl=5),
         ("c.test", "A"): ADDRESS,
     }
     fake = FakeResolver(table, signed=["test"], clock=FakeClock())
@@ -73,7 +73,7 @@ async def test_cnames_are_followed_and_every_link_must_be_authentic() -> None:
     link = await lookup_cname(fake, Domain("a.test"))
     assert link.records == (Domain("b.test"),)
     assert link.canonical is None
-    fake.answers["b.test", "CNAME"] = Given([Domain("c.test")], authentic=False)
+    fake.answers["b.test", "CNAME"] = TableRow([Domain("c.test")], authentic=False)
     assert not (await lookup_a(fake, Domain("a.test"))).authentic
     assert not (await lookup_a(fake, Domain("gone.test"))).exists
 
@@ -105,7 +105,7 @@ async def test_a_cname_row_that_is_no_name_is_misuse() -> None:
 
 async def test_an_answer_may_take_its_time() -> None:
     clock = FakeClock()
-    fake = FakeResolver({("a.test", "A"): Given([ADDRESS], delay=30)}, clock=clock)
+    fake = FakeResolver({("a.test", "A"): TableRow([ADDRESS], delay=30)}, clock=clock)
     lookup = asyncio.create_task(lookup_a(fake, Domain("a.test")))
     await clock.advance(29)
     assert not lookup.done()

@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from mailrider.errors import InvalidValue
-from mailrider.x509.certificate import MAX_NAME_TEXT, parse_certificate, read_chain, telling_name
+from mailrider.x509.certificate import MAX_NAME_TEXT, parse_certificate, read_chain, readable_name
 from tests.support.certificates import authority, issue
 
 DER = issue(authority("Test Root")).der
@@ -31,11 +31,11 @@ def name(**parts: str) -> x509.Name:
     ],
 )
 def test_what_people_know_a_name_by(subject: x509.Name, told: str) -> None:
-    assert telling_name(subject) == told
+    assert readable_name(subject) == told
 
 
 def test_a_long_name_is_cut() -> None:
-    told = telling_name(name(common_name="x" * 64, organization_name="y" * 64))
+    told = readable_name(name(common_name="x" * 64, organization_name="y" * 64))
     assert len(told) == MAX_NAME_TEXT
     assert told.endswith("...")
 
@@ -43,7 +43,7 @@ def test_a_long_name_is_cut() -> None:
 def test_a_name_of_bits_is_shown_as_digits() -> None:
     # The library takes this type only, and gives it no public name.
     bits = x509.NameAttribute(NameOID.X500_UNIQUE_IDENTIFIER, b"\x00\x01", x509.name._ASN1Type.BitString)
-    assert "0001" in telling_name(x509.Name([bits]))
+    assert "0001" in readable_name(x509.Name([bits]))
 
 
 @pytest.mark.parametrize("serial", [b"\x00", b"\x80", b"\xff"])

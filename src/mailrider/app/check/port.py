@@ -30,7 +30,7 @@ LONGEST: Final = 1000  # octets of a greeting that are shown
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class ConnectResult:
     """What came of a call. `source`: the address that it came from; `fault`: why there was no connection."""
 
     host: str
@@ -63,7 +63,7 @@ async def check_port(
     return [each for version, reached in calls.items() for each in _about(label, version, reached, against)], sources
 
 
-def _about(label: str, version: int, reached: list[Reached], against: Domain) -> list[Finding]:
+def _about(label: str, version: int, reached: list[ConnectResult], against: Domain) -> list[Finding]:
     there = next((each for each in reached if each.source is not None), None)
     if there is None:
         if not reached:
@@ -86,8 +86,8 @@ async def _hosts(domain: Domain, resolver: Resolver) -> list[Domain]:
 
 async def _call(
     hosts: list[Domain], kind: RecordType, settings: RemoteSettings, resolver: Resolver, clock: Clock
-) -> list[Reached]:
-    tried: list[Reached] = []
+) -> list[ConnectResult]:
+    tried: list[ConnectResult] = []
     for host in hosts:
         addresses = (await resolver.lookup(host, kind)).records
         allowed = [each for each in addresses if not settings.prohibits(each) and _is_usable(each, settings)]
@@ -102,15 +102,15 @@ def _is_usable(address: Address, settings: RemoteSettings) -> bool:
     return settings.local_ip is None or settings.local_ip.version == address.version
 
 
-async def _connect(host: Domain, address: Address, settings: RemoteSettings, clock: Clock) -> Reached:
+async def _connect(host: Domain, address: Address, settings: RemoteSettings, clock: Clock) -> ConnectResult:
     local = None if settings.local_ip is None else (str(settings.local_ip), 0)
     try:
         async with after(clock, PATIENCE):
             reader, writer = await asyncio.open_connection(str(address), settings.port, local_addr=local)
     except TimeoutError:
-        return Reached(host.ascii, address, fault="no answer")
+        return ConnectResult(host.ascii, address, fault="no answer")
     except OSError as failure:
-        return Reached(host.ascii, address, fault=failure.strerror or str(failure))
+        return ConnectResult(host.ascii, address, fault=failure.strerror or str(failure))
     try:
         source = ip_address(writer.get_extra_info("sockname")[0].partition("%")[0])
         greeting = b""
@@ -119,7 +119,9 @@ async def _connect(host: Domain, address: Address, settings: RemoteSettings, clo
                 greeting = await reader.readline()
                 writer.write(b"QUIT\r\n")
                 await writer.drain()
-        return Reached(host.ascii, address, source, clean_text(greeting[:LONGEST].decode("ascii", "replace").strip()))
+        return ConnectResult(
+            host.ascii, address, source, clean_text(greeting[:LONGEST].decode("ascii", "replace").strip())
+        )
     finally:
         writer.close()
         with suppress(OSError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.delivery.connection.opening import open_session
 from mailrider.delivery.connection.peer import Peer
 from mailrider.delivery.connection.unusable import Unusable
-from mailrider.delivery.race import Overtaken, Reach
+from mailrider.delivery.race import AddressHistory, RaceLost
 from mailrider.errors import LocalError, NetworkError
 from mailrider.model.bounded_map import BoundedMap
 from mailrider.model.domain import Domain
@@ -101,11 +101,11 @@ class Connector:
         fallback: FallbackMemory,
         emit: Emit,
         port: int,
-        reach: Reach | None = None,
+        address_history: AddressHistory | None = None,
         strict_context: ClientContext | None = None,
     ) -> None:
-        """`reach` is told which addresses could be connected to; `strict_context` is used where TLS is demanded."""
-        self._reach = reach or Reach(clock)
+        """`address_history` learns which addresses can be connected to; `strict_context`: for TLS that is demanded."""
+        self._address_history = address_history or AddressHistory(clock)
         self._dialer = dialer
         self._clock = clock
         self._context = context
@@ -118,7 +118,7 @@ class Connector:
         self.port = port
 
     async def open(self, call: ConnectRequest) -> Session:
-        """A new connection past EHLO. Raises `Unusable`, and `Overtaken` where the call has a race."""
+        """A new connection past EHLO. Raises `Unusable`, and `RaceLost` where the call has a race."""
         address = str(call.address)
         in_clear = None if call.requirement.demands_tls else self._why_in_clear(call)
         try:
@@ -269,8 +269,8 @@ class Connector:
                 channel = await self._dialer.connect(address, self.port, deadline)
             else:
                 channel = await call.race.connect(address, lambda it: self._dialer.connect(it, self.port, deadline))
-        except (NetworkError, Overtaken) as error:
-            self._reach.failed(address, answered=isinstance(error, ConnectRefused))
+        except (NetworkError, RaceLost) as error:
+            self._address_history.failed(address, answered=isinstance(error, ConnectRefused))
             raise
-        self._reach.worked(address)
+        self._address_history.worked(address)
         return channel

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from mailrider.clock import Clock
-    from mailrider.delivery.connection.transcript import Said
+    from mailrider.delivery.connection.transcript import DialoguePart
     from mailrider.model.event import Emit
     from mailrider.model.security import TLSEvidence
     from mailrider.net.channel import Channel
@@ -66,7 +66,7 @@ class Conversation:
         self.bytes_received = 0
         self.unexpected: Callable[[], object] | None = None
         """Called when something arrives, or the conversation ends, while nobody waits for it."""
-        self.said: list[Said] | None = []
+        self.said: list[DialoguePart] | None = []
         """What was said until the connection was open; None from then on. See `said`."""
         self._clock = clock
         self._mx = mx

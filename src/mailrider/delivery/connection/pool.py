@@ -10,7 +10,7 @@ and keeps one timer for all that expires. What always holds:
 - to lease a kept connection and to give it back costs no task, no timer and no turn of the event loop;
 - what the server does to an idle connection is noticed at once;
 - where several processes share their numbers of connections, the right to each one is asked for, and given back when it
-  is closed; while there is no answer nothing is opened (`ComeAgain`), and nothing was tried;
+  is closed; while there is no answer nothing is opened (`ConnectLater`), and nothing was tried;
 - at shutdown idle connections are closed with QUIT; those in use may finish within `SHUTDOWN_TIME`, then all are
   closed, and none is opened any more.
 """
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import Alarm, after
 from mailrider.delivery.connection.pool_state import BROKEN, LOST, PoolState
-from mailrider.delivery.connection.unusable import ComeAgain, Unusable
-from mailrider.delivery.limits.lines import NotNow
+from mailrider.delivery.connection.unusable import ConnectLater, Unusable
+from mailrider.delivery.limits.lines import AskLater
 from mailrider.model.event import ConnectionAwaited, ConnectionClosed, ConnectionReused, discard
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
@@ -48,7 +48,7 @@ NOTICEABLE = 0.1  # seconds: a wait for a right that is free is none that anybod
 
 NOT_LEASED = "it was not good enough"
 GIVEN_UP = "its last transaction did not end cleanly"
-HAD_ITS_DOMAINS = "its server takes no recipients of other domains on it"
+NO_MORE_DOMAINS = "its server takes no recipients of other domains on it"
 SHUTTING_DOWN = Reply.make(451, "4.3.2", "This server is shutting down")
 
 
@@ -91,9 +91,11 @@ class PooledLease:
         self.judgement = judgement
         return True
 
-    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False, had_its_domains: bool = False) -> None:
+    def give_up(
+        self, *, wants_tls: bool = False, knows_no_chunks: bool = False, takes_no_more_domains: bool = False
+    ) -> None:
         """The connection is not to be used again. `wants_tls`: nor is one in clear; `knows_no_chunks`: nor is BDAT."""
-        self._why_given_up = HAD_ITS_DOMAINS if had_its_domains else GIVEN_UP
+        self._why_given_up = NO_MORE_DOMAINS if takes_no_more_domains else GIVEN_UP
         if knows_no_chunks:
             self._pool.connector.chunks_not_known(self.call)
         if wants_tls:
@@ -171,7 +173,7 @@ class Pool:
 
     def lease(self, call: ConnectRequest, *, fresh: bool = False) -> PooledLease:
         """A connection for the call, a new one if `fresh`; see `job.Connections`. Entering raises `Unusable` and
-        `ComeAgain`."""
+        `ConnectLater`."""
         return PooledLease(self, call, fresh=fresh)
 
     # What a lease asks ------------------------------------------------------------------------------------------------
@@ -189,7 +191,7 @@ class Pool:
         return slot
 
     async def wait(self, lease: PooledLease) -> Slot[Session]:
-        """The slot that a request is granted later. Raises `Unusable` and `ComeAgain`."""
+        """The slot that a request is granted later. Raises `Unusable` and `ConnectLater`."""
         began = self._clock.monotonic()
         self._alarm.set(began + self._state.limits.wait)
         try:
@@ -259,7 +261,7 @@ class Pool:
             for slot, session, reason in closings:
                 self._close(slot, session, reason)
         if state.wanted or state.returned:
-            self._trade()
+            self._exchange_rights()
 
     def _grant(self, waiter: PooledLease, slot: Slot[Session]) -> None:
         if waiter.granted.done():
@@ -273,7 +275,7 @@ class Pool:
         else:
             self.give_back(slot, slot.next_hop)
 
-    def _trade(self) -> None:
+    def _exchange_rights(self) -> None:
         """Give rights back that are not used, and ask for those that are wanted."""
         state, shares = self._state, self._shares
         assert shares is not None  # noqa: S101 # only then are there rights
@@ -285,10 +287,10 @@ class Pool:
             shares.ask(_host_of(endpoint), partial(self._answered, endpoint))
 
     def _answered(self, endpoint: Hashable, answer: Answer) -> None:
-        if isinstance(answer, NotNow):
+        if isinstance(answer, AskLater):
             waiter = self._state.denied(endpoint)
             if waiter is not None:
-                self._refuse(waiter, ComeAgain(answer.seconds))
+                self._refuse(waiter, ConnectLater(answer.seconds))
         else:
             self._state.granted(endpoint)
         self._act()
@@ -299,7 +301,7 @@ class Pool:
         self._state.recall(endpoint, keep, wanted, self._clock.monotonic())
         self._act()
 
-    def _refuse(self, waiter: PooledLease, error: Unusable | ComeAgain) -> None:
+    def _refuse(self, waiter: PooledLease, error: Unusable | ConnectLater) -> None:
         if not waiter.granted.done():
             waiter.granted.set_exception(error)
 

@@ -315,7 +315,7 @@ class PoolState(Generic[SessionT, WaiterT]):
         if is_own and endpoint is None:
             keep = 0  # nobody else wants one: it is for another endpoint of this process
         ended = 0
-        for slot in list(self._idle) if endpoint is None else sorted(endpoint.idle, key=self._worth):
+        for slot in list(self._idle) if endpoint is None else sorted(endpoint.idle, key=self._loss_with):
             if ended < wanted and (ended < slots - keep or is_own or now - slot.idle_since >= MOMENT):
                 self.end(slot, SHARED)
                 ended += 1
@@ -393,9 +393,9 @@ class PoolState(Generic[SessionT, WaiterT]):
                 # Of all endpoints: the one that was idle longest is the next to go in any case.
                 self.end(next(iter(self._idle)), ROOM)
         elif endpoint.idle and endpoint.ending < len(endpoint.waiting):
-            self.end(min(endpoint.idle, key=self._worth), ROOM)
+            self.end(min(endpoint.idle, key=self._loss_with), ROOM)
 
-    def _worth(self, slot: Slot[SessionT]) -> tuple[bool, int, float]:
+    def _loss_with(self, slot: Slot[SessionT]) -> tuple[bool, int, float]:
         """What is lost with a slot: a handshake, the transactions that it could still carry, and time."""
         session = slot.session
         if session is None:
@@ -425,7 +425,7 @@ class PoolState(Generic[SessionT, WaiterT]):
             kept = self._idle_of[next_hop] = []
         kept.append(slot)
         if len(kept) > self.limits.idle_count:
-            self.end(min(kept, key=self._worth), IDLE_COUNT)
+            self.end(min(kept, key=self._loss_with), IDLE_COUNT)
 
     def _take(self, slot: Slot[SessionT]) -> None:
         """An idle slot is not idle any more."""

@@ -79,7 +79,7 @@ class Session:
         self._domains: set[NextHop | None] = set()  # of recipients, where the server says how many it takes
 
     @property
-    def has_had_its_domains(self) -> bool:
+    def takes_no_more_domains(self) -> bool:
         """True if it takes no recipient of another domain than those that it was told (RFC 9422 4.3)."""
         most = self.capabilities.max_domains
         return most is not None and len(self._domains) >= min(most, MOST_DOMAINS)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from mailrider.smtp.steps import Step
 
     Plain = str | AnsweredCommand | Command
-    Said = Plain | Step | list[AnsweredCommand]
+    DialoguePart = Plain | Step | list[AnsweredCommand]
 
 MAX_OPENING: Final = 4096  # characters of replies up to the EHLO that a kept connection holds
 _HIDDEN: Final = "(not shown)"
 
 
-def shortened(said: Sequence[Said]) -> tuple[Said, ...]:
+def shortened(said: Sequence[DialoguePart]) -> tuple[DialoguePart, ...]:
     """What was said up to EHLO, as it is held while the connection lives: servers may be long-winded."""
     length = sum(len(line) for each in said if isinstance(each, AnsweredCommand) for line in each.reply.lines)
     if length <= MAX_OPENING:
@@ -41,7 +41,7 @@ def shortened(said: Sequence[Said]) -> tuple[Said, ...]:
     return (*lines, "-- (the rest of the opening is left out)")
 
 
-def transcript(said: Sequence[Said]) -> Transcript | None:
+def transcript(said: Sequence[DialoguePart]) -> Transcript | None:
     """The dialogue; None if nothing was said."""
     pieces: list[str | OwnLines] = []
     common: list[str] = []
@@ -74,7 +74,7 @@ def transcript(said: Sequence[Said]) -> Transcript | None:
     return Transcript(tuple(pieces)) if pieces else None
 
 
-def _flat(said: Iterable[Said]) -> Iterator[Plain]:
+def _flat(said: Iterable[DialoguePart]) -> Iterator[Plain]:
     """Steps of a transaction as the commands that they are; answers one by one."""
     for each in said:
         if isinstance(each, AnsweredCommand | str):

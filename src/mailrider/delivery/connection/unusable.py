@@ -13,7 +13,7 @@ from mailrider.smtp.client import InjectedPlaintext
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mailrider.delivery.connection.transcript import Said
+    from mailrider.delivery.connection.transcript import DialoguePart
     from mailrider.model.outcome import TryResult
 
 NOT_TRUSTED = EnhancedCode(4, 7, 0)
@@ -29,7 +29,7 @@ _KINDS = {
 }
 
 
-class ComeAgain(MailriderError):
+class ConnectLater(MailriderError):
     """No connection may be opened now: nothing was tried, and may be after `seconds`."""
 
     def __init__(self, seconds: float) -> None:
@@ -63,7 +63,7 @@ class Unusable(MailriderError):
         self.may_fall_back = may_fall_back
         self.problem = problem
         self.local_address = ""
-        self.said: Sequence[Said] = ()
+        self.said: Sequence[DialoguePart] = ()
         self.helo = ""
         """How the server named itself in its reply to EHLO; empty if it did not come so far."""
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mailrider.policy.dane import TLSALookup
 
 
-class Whose(enum.StrEnum):
+class Responsible(enum.StrEnum):
     """Who can mend what is wrong."""
 
     OURS = "this machine's operator"
@@ -47,7 +47,7 @@ class Advice:
     subject: str
     cause: str
     cure: str
-    whose: Whose
+    responsible: Responsible
     keeps_mail: bool = True
 
 
@@ -75,7 +75,7 @@ def _about_our_resolver(fault: str) -> Advice:
         "the resolver",
         _sentence(f"It cannot look up a name that has nothing to do with this domain either: {fault}"),
         f"See that our resolver runs and reaches the internet: `dig {SIGNED_NAME} MX`. The domain may be all right.",
-        Whose.OURS,
+        Responsible.OURS,
     )
 
 
@@ -85,7 +85,7 @@ def _about_us(explanation: Explanation, settings: RemoteSettings) -> Iterator[Ad
             "the resolver",
             _sentence(explanation.dnssec_off),
             f"{CURE[0].upper()}{CURE[1:]}",
-            Whose.OURS,
+            Responsible.OURS,
             keeps_mail=False,
         )
     if not settings.mx_auth.is_stated:
@@ -93,7 +93,7 @@ def _about_us(explanation: Explanation, settings: RemoteSettings) -> Iterator[Ad
             "the configuration",
             "Without mx_auth nothing is enforced: who controls the network can read and redirect mail.",
             "Write into the target: mx_auth { mtasts, dane, dnssec, local_policy }, a line for each.",
-            Whose.OURS,
+            Responsible.OURS,
             keeps_mail=False,
         )
 
@@ -104,7 +104,7 @@ def _about_nothing(explanation: Explanation, domain: str) -> Iterator[Advice]:
         return
     cause = "Nothing proves which servers are its own: its MX records are not signed, and it has no MTA-STS policy."
     cure = "Sign the zone and publish TLSA records for the mail servers (DANE), or publish an MTA-STS policy."
-    yield Advice(domain, cause, cure, Whose.DOMAIN, keeps_mail=False)
+    yield Advice(domain, cause, cure, Responsible.DOMAIN, keeps_mail=False)
 
 
 # Routing --------------------------------------------------------------------------------------------------------------
@@ -126,12 +126,12 @@ _ROUTING = {
 def _about_routing(domain: str, reply: Reply) -> Advice:
     known = _ROUTING.get(str(reply.status))
     if known is not None:
-        return Advice(domain, *known, Whose.DOMAIN)
+        return Advice(domain, *known, Responsible.DOMAIN)
     cure = (
         f"Compare `dig {domain} MX` with `dig +cd {domain} MX`. If only the second answers, DNSSEC is broken: "
         "signatures that ran out, or a DS record that fits no key. If neither does, its name servers are down."
     )
-    return Advice(domain, _sentence(f"DNS does not tell where its mail goes: {reply.text}"), cure, Whose.DOMAIN)
+    return Advice(domain, _sentence(f"DNS does not tell where its mail goes: {reply.text}"), cure, Responsible.DOMAIN)
 
 
 # MTA-STS --------------------------------------------------------------------------------------------------------------
@@ -145,17 +145,17 @@ def _about_sts(explanation: Explanation, domain: str) -> Iterator[Advice]:
     if isinstance(record, NoRecord) and record.malformed:
         cause = _sentence(f"Its MTA-STS record is wrong: {record.reason}")
         cure = f"At _mta-sts.{domain} exactly one TXT record must stand like: v=STSv1; id=20261121T120000;"
-        yield Advice(domain, cause, cure, Whose.DOMAIN, keeps_mail=False)
+        yield Advice(domain, cause, cure, Responsible.DOMAIN, keeps_mail=False)
     elif isinstance(record, NoRecord) and lookup.policy is not None:
         cause = "Its MTA-STS record is gone, while its policy still holds: a mistake, or somebody hides it."
         cure = f"Restore the TXT record at _mta-sts.{domain}; to end MTA-STS, publish a policy of mode none first."
-        yield Advice(domain, cause, cure, Whose.DOMAIN, keeps_mail=False)
+        yield Advice(domain, cause, cure, Responsible.DOMAIN, keeps_mail=False)
     if lookup.policy is not None and lookup.policy.ignored:
         cause = _sentence(
             f"Lines of its MTA-STS policy are wrong, and count for nothing: {'; '.join(lookup.policy.ignored)}"
         )
         cure = "Each mx line must hold one host name, or one below an asterisk, such as *.example.org."
-        yield Advice(domain, cause, cure, Whose.DOMAIN, keeps_mail=False)
+        yield Advice(domain, cause, cure, Responsible.DOMAIN, keeps_mail=False)
     if lookup.error:
         meanwhile = "the policy from before holds" if lookup.held else "the domain counts as one without MTA-STS"
         cure = (
@@ -164,7 +164,7 @@ def _about_sts(explanation: Explanation, domain: str) -> Iterator[Advice]:
             "must be answered in DNS."
         )
         cause = f"Its MTA-STS policy cannot be had ({lookup.error}). Meanwhile {meanwhile}."
-        yield Advice(domain, cause, cure, Whose.DOMAIN, keeps_mail=False)
+        yield Advice(domain, cause, cure, Responsible.DOMAIN, keeps_mail=False)
 
 
 # One host -------------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def _about_host(plan: CandidatePlan, explanation: Explanation, settings: RemoteS
         cure = f"Give {mx} an A or AAAA record, or take it out of the domain's MX records."
         if plan.host.reply.is_transient:
             cure = f"The name servers of {mx} must answer; try `dig {mx} A` and `dig {mx} AAAA`."
-        yield Advice(mx, _sentence(plan.host.reply.text), cure, Whose.DOMAIN)
+        yield Advice(mx, _sentence(plan.host.reply.text), cure, Responsible.DOMAIN)
         return
     yield from _about_mismatch(plan, explanation, mx)
     for lookup in plan.tlsa:
@@ -186,7 +186,7 @@ def _about_host(plan: CandidatePlan, explanation: Explanation, settings: RemoteS
     refusal = plan.demands["ordinary"].refusal
     if refusal is not None and refusal.policy == "dane" and plan.host.doubt:
         cure = f"The name servers of {mx} must answer `dig {mx} CNAME +dnssec`."
-        yield Advice(mx, _sentence(refusal.reason), cure, Whose.SERVER)
+        yield Advice(mx, _sentence(refusal.reason), cure, Responsible.SERVER)
     yield from _about_mx_level(plan, mx)
     for contact in plan.contacts:
         yield from _about_contact(contact, plan, mx, settings.port)
@@ -205,10 +205,10 @@ def _about_mismatch(plan: CandidatePlan, explanation: Explanation, mx: str) -> I
         refusal = plan.demands["ordinary"].refusal
         keeps = refusal is not None and refusal.policy == "mtasts"
         cause = f"The domain's MTA-STS policy, in mode enforce, does not name it; it names {named}."
-        yield Advice(mx, cause, cure, Whose.DOMAIN, keeps_mail=keeps)
+        yield Advice(mx, cause, cure, Responsible.DOMAIN, keeps_mail=keeps)
     else:
         cause = f"The domain's MTA-STS policy does not name it, but is only tested; it names {named}."
-        yield Advice(mx, cause, cure, Whose.DOMAIN, keeps_mail=False)
+        yield Advice(mx, cause, cure, Responsible.DOMAIN, keeps_mail=False)
 
 
 def _about_tlsa(lookup: TLSALookup, mx: str, port: int, plan: CandidatePlan) -> Iterator[Advice]:
@@ -221,14 +221,14 @@ def _about_tlsa(lookup: TLSALookup, mx: str, port: int, plan: CandidatePlan) -> 
         )
         keeps = plan.demands["ordinary"].refusal is not None
         cause = _sentence(f"Its TLSA records cannot be looked up, and somebody may be hiding them: {result}")
-        yield Advice(mx, cause, cure, Whose.SERVER, keeps_mail=keeps)
+        yield Advice(mx, cause, cure, Responsible.SERVER, keeps_mail=keeps)
     elif result is not None and result.authentic and result.records:
         unusable = select_usable(result.records).unusable
         if unusable:
             what = "; ".join(f"{each.record}: {each.reason}" for each in unusable[:3])
             cure = f"Publish `{where}. TLSA 3 1 1 ...` with the SHA-256 of the server's public key{_spki(plan)}."
             cause = _sentence(f"Some of its TLSA records cannot be used: {what}")
-            yield Advice(mx, cause, cure, Whose.SERVER, keeps_mail=False)
+            yield Advice(mx, cause, cure, Responsible.SERVER, keeps_mail=False)
 
 
 def _spki(plan: CandidatePlan) -> str:
@@ -246,7 +246,7 @@ def _about_mx_level(plan: CandidatePlan, mx: str) -> Iterator[Advice]:
         return
     cause = f"It has MX level {demand.mx_level.word}, and {wanted.mx_reason} demands {wanted.min_mx.word}."
     cure = "The domain must sign its zone, or publish an MTA-STS policy that names the host; or demand less here."
-    yield Advice(mx, cause, cure, Whose.DOMAIN)
+    yield Advice(mx, cause, cure, Responsible.DOMAIN)
 
 
 # One address ----------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def _about_contact(contact: Contact, plan: CandidatePlan, mx: str, port: int) ->
     where = f"{mx} [{contact.address}]"
     if contact.prohibited:
         cure = "The host needs an address that the world can reach; in a lab: prohibited_addresses none"
-        yield Advice(where, "It must not be connected to (prohibited_addresses).", cure, Whose.DOMAIN)
+        yield Advice(where, "It must not be connected to (prohibited_addresses).", cure, Responsible.DOMAIN)
         return
     judgement = contact.judgements.get("ordinary")
     if judgement is None:
@@ -265,14 +265,14 @@ def _about_contact(contact: Contact, plan: CandidatePlan, mx: str, port: int) ->
         return
     for note in contact.notes:
         cure = "Mend TLS on the server; meanwhile its mail goes in clear where nothing demands TLS."
-        yield Advice(where, _sentence(note.reply.text), cure, Whose.SERVER, keeps_mail=False)
+        yield Advice(where, _sentence(note.reply.text), cure, Responsible.SERVER, keeps_mail=False)
     wanted = plan.demands["ordinary"].requirement
     if judgement.refusal is not None:
         yield _about_refusal(judgement.refusal, contact, plan, where, port)
     elif wanted is not None and judgement.security.tls_level < wanted.wanted_tls:
         cause = _sentence(f"It would be refused if the domain's MTA-STS policy were enforced: {judgement.reason}")
         cure = f"Before the domain enforces it, {mx} needs TLS, with a certificate of a public authority for its name."
-        yield Advice(where, cause, cure, Whose.SERVER, keeps_mail=False)
+        yield Advice(where, cause, cure, Responsible.SERVER, keeps_mail=False)
 
 
 def _about_problem(problem: Reply, where: str, port: int) -> Advice:
@@ -280,15 +280,15 @@ def _about_problem(problem: Reply, where: str, port: int) -> Advice:
     match str(problem.status):
         case "4.4.1":
             cure = f"Try from another network: if port {port} answers there, our provider blocks it; else it is down."
-            return Advice(where, text, cure, Whose.SERVER)
+            return Advice(where, text, cure, Responsible.SERVER)
         case "4.7.5":
             cure = f"TLS must work: try `openssl s_client -starttls smtp -connect {where.partition(' ')[0]}:{port}`."
-            return Advice(where, text, cure, Whose.SERVER)
+            return Advice(where, text, cure, Responsible.SERVER)
         case _:
             cure = (
                 "It judges us before it hears of any recipient: look at our address's reverse DNS and at block lists."
             )
-            return Advice(where, text, cure, Whose.OURS)
+            return Advice(where, text, cure, Responsible.OURS)
 
 
 def _about_refusal(refusal: Refusal, contact: Contact, plan: CandidatePlan, where: str, port: int) -> Advice:
@@ -301,7 +301,7 @@ def _about_refusal(refusal: Refusal, contact: Contact, plan: CandidatePlan, wher
             "Turn TLS on there. If other networks do see STARTTLS, somebody on the way removes it: a firewall that "
             "inspects SMTP, or an attacker."
         )
-        return Advice(where, cause, cure, Whose.SERVER)
+        return Advice(where, cause, cure, Responsible.SERVER)
     if refusal.policy == "dane":
         verdict = next((each for each in contact.verdicts if each.mechanism is Mechanism.DANE), None)
         key = describe_chain(evidence.tls.chain[:1])[0].spki_sha256
@@ -312,14 +312,14 @@ def _about_refusal(refusal: Refusal, contact: Contact, plan: CandidatePlan, wher
             "or this is not the true server."
         )
         cause = _sentence(f"Its certificate is not the one in DNS: {verdict.reason if verdict else refusal.reason}")
-        return Advice(where, cause, cure, Whose.SERVER)
+        return Advice(where, cause, cure, Responsible.SERVER)
     cure = (
         f"It needs a certificate of a public authority for {mx} that has not run out, sent with its intermediates"
         + ("" if refusal.policy == "mtasts" else f"; or demand less here ({refusal.policy})")
         + "."
     )
     cause = _sentence(f"Its certificate does not prove what {refusal.policy} demands: {refusal.reason}")
-    return Advice(where, cause, cure, Whose.SERVER)
+    return Advice(where, cause, cure, Responsible.SERVER)
 
 
 def _sentence(text: str) -> str:

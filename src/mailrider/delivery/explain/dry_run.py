@@ -42,7 +42,7 @@ class DrySession:
     capabilities: Capabilities
 
     @property
-    def has_had_its_domains(self) -> bool:
+    def takes_no_more_domains(self) -> bool:
         """Nobody was named to the server."""
         return False
 
@@ -70,7 +70,9 @@ class DryLease:
     judgement: Judgement
     reused: bool = False
 
-    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False, had_its_domains: bool = False) -> None:
+    def give_up(
+        self, *, wants_tls: bool = False, knows_no_chunks: bool = False, takes_no_more_domains: bool = False
+    ) -> None:
         """Nothing was used up."""
 
 
@@ -89,7 +91,7 @@ class DryRun:
         """The session that such a call gets, or why it gets none."""
         requirement = call.requirement
         key = (call.mx, call.address, requirement.sni, requirement.demands_tls)
-        if key not in self._known and (twin := self._twin(call)) is not None:
+        if key not in self._known and (twin := self._same_for_other_kind(call)) is not None:
             self._known[key] = twin
         if key not in self._known:
             try:
@@ -98,7 +100,7 @@ class DryRun:
                 self._known[key] = error
         return self._known[key]
 
-    def _twin(self, call: ConnectRequest) -> Session | Unusable | None:
+    def _same_for_other_kind(self, call: ConnectRequest) -> Session | Unusable | None:
         """What was learnt for the other kind of message, if it would go just so."""
         requirement = call.requirement
         other = self._known.get((call.mx, call.address, requirement.sni, not requirement.demands_tls))

@@ -129,7 +129,7 @@ class Leases:
                 self._note(need, lease, now)
         return returns
 
-    def surrender(self, needs: Iterable[Need]) -> list[Return]:
+    def give_back_ahead(self, needs: Iterable[Need]) -> list[Return]:
         """All that is ahead of these goes back: others want it, or more of them is asked for."""
         returns: list[Return] = []
         for need in needs:

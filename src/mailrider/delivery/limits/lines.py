@@ -72,7 +72,7 @@ class Withdrawn(NamedTuple):
     ask: int
 
 
-class Recall(NamedTuple):
+class GiveBackRequest(NamedTuple):
     """So many are `wanted` elsewhere: give back what is not used, and what will not be, but `keep`."""
 
     worker: int
@@ -82,11 +82,11 @@ class Recall(NamedTuple):
     wanted: int
 
 
-Answer = Granted | Refused | Waits | Withdrawn | Recall
+Answer = Granted | Refused | Waits | Withdrawn | GiveBackRequest
 
 
 @dataclass(frozen=True, slots=True)
-class NotNow:
+class AskLater:
     """What whoever asked is told: not now, because of that need; `seconds` until it is to be asked for again.
 
     `is_unanswered`: the supervisor did not answer in time, so nobody knows whether there is one.

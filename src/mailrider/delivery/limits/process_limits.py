@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.clock import Alarm
 from mailrider.delivery.limits.book import LimitBook
-from mailrider.delivery.limits.lines import Ask, Granted, NotNow, Recall, Refused, Waits, Withdrawn
+from mailrider.delivery.limits.lines import Ask, AskLater, GiveBackRequest, Granted, Refused, Waits, Withdrawn
 from mailrider.delivery.limits.windows import UNKNOWN
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ HERE: Final = 0  # the only process, as the book numbers workers
 @dataclass(slots=True)
 class _OpenAsk:
     needs: Sequence[Need]
-    answered: Callable[[NotNow | int], None]
+    answered: Callable[[AskLater | int], None]
     waits: Callable[[Need, float], None] | None
     first: int = 0  # of the needs that are still wanted
 
@@ -61,7 +61,7 @@ class ProcessLimits:
     def ask(
         self,
         needs: Sequence[Need],
-        answered: Callable[[NotNow | int], None],
+        answered: Callable[[AskLater | int], None],
         patience: float = 0.0,
         *,
         waits: Callable[[Need, float], None] | None = None,
@@ -130,10 +130,10 @@ class ProcessLimits:
                     self._ask_for_rest(ask, asked, now)
                     return
                 self._tell_obstacle(asked, index, now)
-                asked.answered(NotNow(asked.needs[index], seconds))
+                asked.answered(AskLater(asked.needs[index], seconds))
             case Waits(_, ask, index):
                 self._tell_obstacle(self._asked[ask], index, now)
-            case Withdrawn() | Recall():
+            case Withdrawn() | GiveBackRequest():
                 raise AssertionError(f"{answer} is for workers")
 
     def _ask_for_rest(self, ask: int, asked: _OpenAsk, now: float) -> None:

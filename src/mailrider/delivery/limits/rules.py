@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mailrider.clock import Clock
-    from mailrider.delivery.limits.lines import Need, NotNow
+    from mailrider.delivery.limits.lines import AskLater, Need
     from mailrider.delivery.limits.waiter import Counts
     from mailrider.delivery.settings import LimitsSettings
     from mailrider.model.domain import NextHop
@@ -228,7 +228,7 @@ class Limiter:
             whole.emit(LimitsUncounted(answer.seconds, message=whole.message))
         return None if answer is None else self._held_back(answer, tell)
 
-    def _held_back(self, answer: NotNow, tell: Callable[[Need, float], None]) -> HeldBack:
+    def _held_back(self, answer: AskLater, tell: Callable[[Need, float], None]) -> HeldBack:
         eligible_at = self._clock.now() + timedelta(seconds=answer.seconds)
         if answer.is_unanswered:
             return HeldBack("", "", eligible_at, UNCOUNTED)

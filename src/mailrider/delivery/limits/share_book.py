@@ -21,7 +21,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mailrider.delivery.limits.book import COME_AGAIN, LimitBook
-from mailrider.delivery.limits.lines import MOST_USABLE, LineBook, LineKey, PromisedPlace, Recall, Withdrawn, ahead_of
+from mailrider.delivery.limits.lines import (
+    MOST_USABLE,
+    GiveBackRequest,
+    LineBook,
+    LineKey,
+    PromisedPlace,
+    Withdrawn,
+    ahead_of,
+)
 from mailrider.delivery.limits.windows import UNKNOWN
 
 if TYPE_CHECKING:
@@ -218,6 +226,6 @@ class ShareBook(LimitBook):
             others = [turn for other, turn in key.turns.items() if other != worker]
             count = sum(sum(each.ask.most for each in turn.waiting) or bool(turn.places) for turn in others)
             if count:
-                self.answers.append(Recall(worker, key.line.name, key.key, fair, count))
+                self.answers.append(GiveBackRequest(worker, key.line.name, key.key, fair, count))
             elif worker in key.turns:  # itself wants another one than those that it does not use
-                self.answers.append(Recall(worker, key.line.name, key.key, key.line.maximum, 1))
+                self.answers.append(GiveBackRequest(worker, key.line.name, key.key, key.line.maximum, 1))

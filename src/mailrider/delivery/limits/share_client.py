@@ -22,7 +22,7 @@ from mailrider.clock import Alarm
 from mailrider.delivery.limits.book import COME_AGAIN
 from mailrider.delivery.limits.findings import FindingBook, SharedFinding
 from mailrider.delivery.limits.leases import Leases, Return
-from mailrider.delivery.limits.lines import MOST_USABLE, NotNow
+from mailrider.delivery.limits.lines import MOST_USABLE, AskLater
 from mailrider.delivery.limits.waiter import LimitWaiter
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ TOLD: Final = "shares.told"
 
 
 class ShareLink(Protocol):
-    """Frames to and from the supervisor; see `app.worker_link.Link`."""
+    """Frames to and from the supervisor; see `app.worker_link.WorkerLink`."""
 
     def send(self, kind: str, body: Any = None) -> None:
         """Never waits."""
@@ -50,7 +50,7 @@ class ShareLink(Protocol):
         """Who is given the bodies of that kind."""
 
 
-Answer = NotNow | int
+Answer = AskLater | int
 """Why not; or how many of each there are for whoever asked."""
 
 
@@ -139,7 +139,7 @@ class ShareClient:
     def _ask_for(self, ask: int, asked: _Asked) -> None:
         self._asked[ask] = asked
         self._shortened = [each for each in self._shortened if each[0] != ask]  # that was about the ask before
-        self._returns += self._leases.surrender(asked.needs)
+        self._returns += self._leases.give_back_ahead(asked.needs)
         usable = self._usable if asked.at < self._usable_until else 0.0
         self._asks.append((ask, asked.patience, asked.most, usable, asked.needs))
         self._flush_soon()
@@ -163,7 +163,7 @@ class ShareClient:
 
     async def enter(
         self, needs: Sequence[Need], patience: float = 0.0, waits: Callable[[Need, float], None] | None = None
-    ) -> NotNow | None:
+    ) -> AskLater | None:
         """See `LimitWaiter.enter`."""
         return await LimitWaiter(self, needs).enter(patience, waits)
 
@@ -260,7 +260,7 @@ class ShareClient:
         elif self._leases.grant(asked.needs, shares[len(granted) - wanted :], now):
             asked.answered(1)
         else:
-            self.give_back(self._leases.surrender(asked.needs))
+            self.give_back(self._leases.give_back_ahead(asked.needs))
             self._ask_again(ask, asked, now)
 
     def _refuse(self, ask: int, index: int, seconds: float, now: float) -> None:
@@ -269,7 +269,7 @@ class ShareClient:
         if asked is None:
             return
         if index >= asked.first:
-            asked.answered(NotNow(asked.needs[index], seconds))
+            asked.answered(AskLater(asked.needs[index], seconds))
             return
         # It had been shortened: what was in its way is not wanted any more.
         asked.needs, asked.first, asked.overdue = asked.needs[asked.first :], 0, now + SILENCE
@@ -285,14 +285,14 @@ class ShareClient:
             asked.tries, asked.at, asked.overdue = asked.tries + 1, now, now + SILENCE
             self._ask_for(ask, asked)
         else:
-            asked.answered(NotNow(asked.needs[0], COME_AGAIN, is_unanswered=True))
+            asked.answered(AskLater(asked.needs[0], COME_AGAIN, is_unanswered=True))
 
     def _recall(self, line: str, key: str, keep: int, wanted: int) -> None:
         recalled = self._recalls.get(line)
         if recalled is not None:
             recalled(key, keep, wanted)
         else:
-            self.give_back(self._leases.surrender([(line, key)]))
+            self.give_back(self._leases.give_back_ahead([(line, key)]))
 
     # Time -------------------------------------------------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ class ShareClient:
         self.give_back(self._leases.overdue(now))
         for ask, asked in [item for item in self._asked.items() if item[1].overdue <= now]:
             self.withdraw(ask)
-            asked.answered(NotNow(asked.needs[0], COME_AGAIN, is_unanswered=True))
+            asked.answered(AskLater(asked.needs[0], COME_AGAIN, is_unanswered=True))
         self._look_after_leases()
         if self._asked:
             self._alarm.set(now + LOOK)

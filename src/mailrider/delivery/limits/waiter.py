@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from mailrider.delivery.limits.lines import NotNow
+from mailrider.delivery.limits.lines import AskLater
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class Counts(Protocol):
     def ask(
         self,
         needs: Sequence[Need],
-        answered: Callable[[NotNow | int], None],
+        answered: Callable[[AskLater | int], None],
         patience: float = 0.0,
         *,
         waits: Callable[[Need, float], None] | None = None,
@@ -58,7 +58,7 @@ class LimitWaiter:
         patience: float = 0.0,
         waits: Callable[[Need, float], None] | None = None,
         entered: Callable[[], None] | None = None,
-    ) -> NotNow | None:
+    ) -> AskLater | None:
         """Wait for one of each; None if they are there: `leave` is due. If it is cancelled nothing is held.
 
         `entered` is called in the moment in which it enters, before anybody else does. From then on `leave` is due,
@@ -68,14 +68,14 @@ class LimitWaiter:
             if entered is not None:
                 entered()
             return None
-        future: asyncio.Future[NotNow | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[AskLater | None] = asyncio.get_running_loop().create_future()
 
-        def answered(answer: NotNow | int) -> None:
+        def answered(answer: AskLater | int) -> None:
             self._ask = None
             unneeded, self._needs = self._needs[: self._unneeded], self._needs[self._unneeded :]
-            if unneeded and not isinstance(answer, NotNow):
+            if unneeded and not isinstance(answer, AskLater):
                 self._counts.leave(unneeded)
-            if isinstance(answer, NotNow):
+            if isinstance(answer, AskLater):
                 if not future.done():
                     future.set_result(answer)
             elif future.done():  # cancelled in this turn

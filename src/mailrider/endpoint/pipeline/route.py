@@ -55,7 +55,7 @@ ON_ITS_OWN: Final = Reply.make(452, "4.5.3", "Send it to this recipient in a tra
 
 
 @runtime_checkable
-class TakesAll(Protocol):
+class AllOrNoneDeliverer(Protocol):
     """A `Deliverer` that takes all recipients of a message, or none: a queue."""
 
     async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
@@ -174,7 +174,7 @@ class PipelineDeliverer:
             else:
                 passed.append((share, share.of(envelope)))
         signed = await _sign(content, {share.stage.signing for share, _ in passed})
-        takes_all = all(isinstance(share.target, TakesAll) for share, _ in passed)
+        takes_all = all(isinstance(share.target, AllOrNoneDeliverer) for share, _ in passed)
         if len(passed) > 1 and takes_all and not self._answers_each:
             outcomes.update(await self._take_in_turn(passed, signed, handover))
             passed = []
@@ -205,7 +205,7 @@ class PipelineDeliverer:
     ) -> None:
         """Tell the sender of recipients that stand for others, by the first queue there is."""
         queues = (share.target for share in shares)
-        queue = next((each for each in queues if isinstance(each, TakesAll)), None)
+        queue = next((each for each in queues if isinstance(each, AllOrNoneDeliverer)), None)
         for recipients, to_list in ((forwarding.expanded, False), (forwarding.lists, True)):
             if queue is not None and recipients:
                 try:
@@ -242,7 +242,7 @@ class PipelineDeliverer:
         taking, also = route.target, other.target
         if isinstance(taking, Reply) or isinstance(also, Reply):
             return True  # it is refused anyway
-        if not (isinstance(taking, TakesAll) and isinstance(also, TakesAll)):
+        if not (isinstance(taking, AllOrNoneDeliverer) and isinstance(also, AllOrNoneDeliverer)):
             return False
         is_same = taking is also and route.stage is other.stage
         return is_same or taking.can_tell(sender)
@@ -255,7 +255,7 @@ class PipelineDeliverer:
     ) -> dict[int, Outcome]:
         """Give a message to several queues. If the first one cannot take its part, nobody has it, and all hear that."""
         outcomes: dict[int, Outcome] = {}
-        first: tuple[TakesAll, Content] | None = None
+        first: tuple[AllOrNoneDeliverer, Content] | None = None
         for share, envelope in passed:
             target, content = share.target, signed[share.stage.signing]
             try:
@@ -273,7 +273,7 @@ class PipelineDeliverer:
                 }
             if refused is not None and first is not None and await first[0].tell_failed(envelope, first[1], NOT_TAKEN):
                 report = AttemptReport(tuple(Delivered(each, TOLD) for each in envelope.recipients))
-            elif first is None and isinstance(target, TakesAll):
+            elif first is None and isinstance(target, AllOrNoneDeliverer):
                 first = target, content
             outcomes.update(zip(share.indices, report, strict=True))
         return outcomes

@@ -1,7 +1,7 @@
 """The answer to "what is this domain's MTA-STS policy?", and what it is made of.
 
-`PolicyLookup` is the answer with its evidence; `Known` is what `policy.sts.source` remembers of a domain between two
-questions; the functions are the decisions that it takes. No I/O.
+`PolicyLookup` is the answer with its evidence; `PolicyMemory` is what `policy.sts.source` remembers of a domain between
+two questions; the functions are the decisions that it takes. No I/O.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class PolicyLookup:
 
 
 @dataclass(slots=True)
-class Known:
+class PolicyMemory:
     """What the source remembers of one domain; changes as it learns. Times are `Clock.monotonic` readings."""
 
     entry: CachedPolicy | None = None

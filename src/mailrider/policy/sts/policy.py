@@ -21,7 +21,7 @@ from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.tls_session import STSSeen
 from mailrider.mtasts.policy import STSMode, match_mx
 from mailrider.mtasts.record import STSRecord
-from mailrider.policy.base import NOTHING_TO_SAY, Admission, DestinationPolicy, Prepared
+from mailrider.policy.base import NOTHING_TO_SAY, Admission, DestinationPolicy, PreparedPolicy
 from mailrider.policy.sts.lookup import policy_seen
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class STSPolicies:
         self.emit = emit
         self._clock = clock
 
-    def prepare(self, next_hop: NextHop) -> Prepared:
+    def prepare(self, next_hop: NextHop) -> PreparedPolicy:
         """Start looking for the domain's policy; the mail domain's own, never that of a CNAME's target."""
         if not isinstance(next_hop, Domain):
             return NOTHING_TO_SAY
@@ -58,7 +58,7 @@ class STSPolicies:
 
 
 @dataclass(slots=True)
-class PreparedSTS(Prepared):
+class PreparedSTS(PreparedPolicy):
     """A lookup under way, or done already."""
 
     policies: STSPolicies

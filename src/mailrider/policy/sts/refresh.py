@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
     from mailrider.policy.sts.cache import CachedPolicy, PolicyStore
-    from mailrider.policy.sts.lookup import Known
+    from mailrider.policy.sts.lookup import PolicyMemory
     from mailrider.policy.sts.schedule import RefreshSchedule
 
 REFRESH_TICK = 600.0  # seconds between two looks at what is due
@@ -31,13 +31,13 @@ REFRESH_START = (10.0, 60.0)  # seconds before the first look; a program that on
 class RefreshedPolicies(Protocol):
     """What is refreshed: `policy.sts.source.PolicySource` is one."""
 
-    async def load(self, domain: Domain, *, ask_store: bool = False) -> Known:
+    async def load(self, domain: Domain, *, ask_store: bool = False) -> PolicyMemory:
         """What is known of the domain; `ask_store`: also if the store was asked lately."""
 
     async def fetch_once(self, domain: Domain, policy_id: str) -> CachedPolicy | None:
         """The policy, fetched now; None if that failed, now or lately."""
 
-    def plan(self, domain: Domain, known: Known, entry: CachedPolicy) -> None:
+    def plan(self, domain: Domain, known: PolicyMemory, entry: CachedPolicy) -> None:
         """Plan when the policy is fetched again."""
 
 
@@ -112,7 +112,7 @@ class PolicyRefresh:
         elif await self._policies.fetch_once(domain, held.id) is None:
             self._schedule.plan_retry(domain, self._clock.monotonic())
 
-    async def _remove_expired(self, domain: Domain, known: Known) -> None:
+    async def _remove_expired(self, domain: Domain, known: PolicyMemory) -> None:
         self._schedule.forget(domain)
         if known.entry is None:
             return

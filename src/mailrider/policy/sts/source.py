@@ -52,7 +52,7 @@ from mailrider.policy.sts.events import (
     RecordLookupFailed,
     RecordUnusable,
 )
-from mailrider.policy.sts.lookup import Known, Origin, PolicyLookup, is_news, must_fetch, policy_seen
+from mailrider.policy.sts.lookup import Origin, PolicyLookup, PolicyMemory, is_news, must_fetch, policy_seen
 from mailrider.policy.sts.refresh import PolicyRefresh
 from mailrider.policy.sts.schedule import RefreshSchedule
 
@@ -117,7 +117,7 @@ class PolicySource:
         self._clock = clock
         self._emit = emit
         self._rng = rng or random.Random()
-        self._known: HoldingMap[Known] = HoldingMap(MAX_MEMORY, clock.monotonic)
+        self._known: HoldingMap[PolicyMemory] = HoldingMap(MAX_MEMORY, clock.monotonic)
         self._discoveries: SingleFlight[tuple[Domain, bool], PolicyLookup] = SingleFlight()
         self._fetches: SingleFlight[Domain, CachedPolicy | None] = SingleFlight()
         self._schedule = RefreshSchedule(self._rng)
@@ -203,7 +203,9 @@ class PolicySource:
             fetched = await self.fetch_once(domain, record.id)
         return self._report(domain, self._known_of(domain), record, fetched)
 
-    async def _lookup_record(self, domain: Domain, known: Known, *, ask_again: bool) -> STSRecord | NoRecord | None:
+    async def _lookup_record(
+        self, domain: Domain, known: PolicyMemory, *, ask_again: bool
+    ) -> STSRecord | NoRecord | None:
         now = self._clock.monotonic()
         # With a policy in force the record can only bring news: nobody's mail waits for a silent DNS again and again.
         if not ask_again and now < known.ask_again and known.in_force(now) is not None:
@@ -234,7 +236,7 @@ class PolicySource:
             return NoRecord("the domain is too long to have a record")
         return None if answer is None else find_record(answer.records)
 
-    def _judge_record(self, domain: Domain, known: Known, record: STSRecord | NoRecord | None) -> None:
+    def _judge_record(self, domain: Domain, known: PolicyMemory, record: STSRecord | NoRecord | None) -> None:
         """Complain once of a record that is wrong, or missing beside a policy that is in force (RFC 8461 10.2)."""
         if record is None:
             return
@@ -249,7 +251,7 @@ class PolicySource:
     def _report(
         self,
         domain: Domain,
-        known: Known,
+        known: PolicyMemory,
         record: STSRecord | NoRecord | None,
         fetched: CachedPolicy | None = None,
     ) -> PolicyLookup:
@@ -321,17 +323,17 @@ class PolicySource:
 
     # --- Memory ---------------------------------------------------------------------------------
 
-    def _known_of(self, domain: Domain) -> Known:
-        return self._known.get(domain) or self._remember(domain, Known())
+    def _known_of(self, domain: Domain) -> PolicyMemory:
+        return self._known.get(domain) or self._remember(domain, PolicyMemory())
 
-    def _remember(self, domain: Domain, known: Known) -> Known:
+    def _remember(self, domain: Domain, known: PolicyMemory) -> PolicyMemory:
         wrong_lines = known.fetch_problem.lines if known.fetch_problem else ()
         weight = 512 + (known.entry.weight if known.entry else 0) + sum(64 + len(line) for line in wrong_lines)
         demands = known.entry is not None and known.entry.policy.mode is not STSMode.NONE
         self._known.put(domain, known, weight, known.expires if demands else NOT_HELD)
         return known
 
-    async def load(self, domain: Domain, *, ask_store: bool = False) -> Known:
+    async def load(self, domain: Domain, *, ask_store: bool = False) -> PolicyMemory:
         """What we know of the domain, the store included if it has not been asked lately."""
         known = self._known_of(domain)
         if not ask_store and self._clock.monotonic() - known.loaded <= RELOAD_AFTER:
@@ -347,7 +349,7 @@ class PolicySource:
             await self._adopt(known, entry)
         return known
 
-    async def _adopt(self, known: Known, entry: CachedPolicy) -> None:
+    async def _adopt(self, known: PolicyMemory, entry: CachedPolicy) -> None:
         now = self._clock.now()
         if is_from_future(entry, now) and (entry.noticed is None or entry.noticed > now):
             self._emit(CacheFault(entry.domain.ascii, f"fetched at {entry.fetched}, which is to come", "ages from now"))
@@ -359,7 +361,7 @@ class PolicySource:
         self._remember(entry.domain, known)
         self.plan(entry.domain, known, entry)
 
-    def plan(self, domain: Domain, known: Known, entry: CachedPolicy) -> None:
+    def plan(self, domain: Domain, known: PolicyMemory, entry: CachedPolicy) -> None:
         """Plan when the policy is fetched again."""
         now = self._clock.monotonic()
         self._schedule.plan(domain, entry.policy, fetched=known.fetched, expires=known.expires, now=now)

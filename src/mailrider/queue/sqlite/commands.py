@@ -60,7 +60,7 @@ def _is_concerned(command: QueueCommand, state: int, wish: int | None) -> bool:
             return wish == Wish.HOLD
         case RecipientState.LEASED:
             wanted = _WISHES[command]
-            return wish is None or (wish != wanted and Wish(wish).yields_to(wanted))
+            return wish is None or (wish != wanted and Wish(wish).is_replaced_by(wanted))
         case _:
             return command is not QueueCommand.RELEASE
 

@@ -22,7 +22,7 @@ from mailrider.queue.message import Claimed
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.deaths import hold_deadly
-from mailrider.queue.sqlite.owner import Identity, Life, current_boot
+from mailrider.queue.sqlite.owner import Identity, Liveness, current_boot
 from mailrider.queue.sqlite.rows import destinations_from, jobs_from
 from mailrider.queue.sqlite.statements import compact
 from mailrider.queue.sqlite.transactions import ROW, Transactions
@@ -199,8 +199,8 @@ def _died_alone(text: str) -> bool:
 
 def _is_dead(text: str, expires: int, now: int) -> bool:
     try:
-        life = Identity.decode(text).life()
+        liveness = Identity.decode(text).liveness()
     except (ValueError, TypeError):
-        life = Life.UNKNOWN
+        liveness = Liveness.UNKNOWN
     # A process that lives keeps its leases, whatever the clock says: it may be in the middle of a delivery.
-    return life is Life.DEAD or (life is Life.UNKNOWN and expires < now)
+    return liveness is Liveness.DEAD or (liveness is Liveness.UNKNOWN and expires < now)

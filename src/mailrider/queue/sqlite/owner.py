@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
-class Life(enum.Enum):
+class Liveness(enum.Enum):
     """What is known of a process."""
 
     ALIVE = "alive"
@@ -46,15 +46,15 @@ class Identity:
         """The inverse."""
         return cls(**json.loads(text))
 
-    def life(self) -> Life:
+    def liveness(self) -> Liveness:
         """Whether it still runs, as seen from this process."""
         if self.boot and current_boot() and self.boot != current_boot():
-            return Life.DEAD
+            return Liveness.DEAD
         if not self.namespace or self.namespace != _namespace() or not self.start:
-            return Life.UNKNOWN
+            return Liveness.UNKNOWN
         if _start(self.pid) == self.start:
-            return Life.ALIVE
-        return Life.UNKNOWN if _is_hidden(self.pid) else Life.DEAD
+            return Liveness.ALIVE
+        return Liveness.UNKNOWN if _is_hidden(self.pid) else Liveness.DEAD
 
 
 def current_boot() -> str:

@@ -23,8 +23,8 @@ from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import DAMAGED, FILE, FurtherShard
 from mailrider.queue.sqlite.merge_notes import NOTHING_MOVED, MergeNotes, read_notes
 from mailrider.queue.sqlite.reader import SQLiteReader
-from mailrider.queue.sqlite.views import Traced
-from mailrider.queue.store import Done
+from mailrider.queue.sqlite.views import TracedMessage
+from mailrider.queue.store import CommandResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
@@ -143,14 +143,14 @@ class SQLiteShards:
         self._clock = clock
         self._make_store = make_store
 
-    async def command(self, command: QueueCommand, wanted: Filter, by: str) -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, by: str) -> CommandResult:
         """Do something to all recipients in them that are meant."""
         changed = later = 0
         for each in await self._meant(wanted):
             async with self._make_store(each) as store:
                 done = await store.command(command, wanted, store.clock.now(), by)
             changed, later = changed + done.changed, later + done.later
-        return Done(changed, later)
+        return CommandResult(changed, later)
 
     async def _meant(self, wanted: Filter) -> list[int]:
         shards = [each for each in shards_in(self._location) if each != self._own]
@@ -240,16 +240,18 @@ class ShardsReader:
         ]
         return added(parts, destinations)
 
-    async def trace(self, wanted: HistoryFilter, limit: int) -> list[Traced]:
+    async def trace(self, wanted: HistoryFilter, limit: int) -> list[TracedMessage]:
         """The messages that are meant, the oldest first: each as far as it is queued, and what is told of it."""
-        found: dict[int, Traced] = {}
+        found: dict[int, TracedMessage] = {}
         for shard, reader in self._readers.items():
             moved = await self._moved_out(shard)
             for number, message, facts in await reader.look(partial(views.traced, wanted, limit)):
-                known = found.get(number, Traced(number, None, []))
+                known = found.get(number, TracedMessage(number, None, []))
                 # Facts of a message that is being moved may lie beside it in the other shard.
                 told = sorted(
                     [*known.facts, *(each for each in facts if each.number > moved.facts)], key=lambda each: each.at
                 )
-                found[number] = Traced(number, known.message or (None if number in moved.messages else message), told)
+                found[number] = TracedMessage(
+                    number, known.message or (None if number in moved.messages else message), told
+                )
         return [found[number] for number in sorted(found)][-limit:]

@@ -66,7 +66,7 @@ class Space:
         """Housekeeping: give pages back, hold the spare and the log, and see whether the disk is still short."""
         disk = self.disk
         await self._give_pages_back()
-        self.transactions.keeps_history = disk.hold_spare()
+        self.transactions.keeps_history = disk.fill_spare_file()
         disk.hold_log(self.file.log)
         if self._is_short:
             # While small mail finds space and large mail does not, it is short: that is told once.

@@ -270,7 +270,7 @@ WHERE (state = 2 OR wish = 1) AND id IN (SELECT value FROM json_each(:ids))
 """
 # What is due already keeps its turn.
 RETRY: Final = "UPDATE recipient SET due = min(due, :now) WHERE state = 0 AND id IN (SELECT value FROM json_each(:ids))"
-# The stronger wish wins, whichever came first: a removal over all, a hold over another try (`Wish.yields_to`).
+# The stronger wish wins, whichever came first: a removal over all, a hold over another try (`Wish.is_replaced_by`).
 WISH: Final = """
 UPDATE recipient SET wish = :wish
 WHERE state = 1 AND id IN (SELECT value FROM json_each(:ids))

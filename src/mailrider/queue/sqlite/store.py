@@ -39,7 +39,7 @@ from mailrider.queue.sqlite.transactions import Transactions
 from mailrider.queue.sqlite.views import from_json
 from mailrider.queue.sqlite.wal import WALKeeper
 from mailrider.queue.sqlite.writer import Add, Settle, StoreCall, Writer, translate
-from mailrider.queue.store import Done, QueueCommand, StoreFull, StoreUnavailable
+from mailrider.queue.store import CommandResult, QueueCommand, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
@@ -160,7 +160,7 @@ class SQLiteStore:
         reading, supplying = file.connect(stack, reads=True), file.connect(stack, reads=True)
         keeper = WALKeeper(file.path, connection, file.connect(stack), self._disk.scale)
         space = Space(self._disk, file, self._transactions, connection, keeper, self._ask, self._emit)
-        self._disk.hold_spare()
+        self._disk.fill_spare_file()
         self._reader.open(reading)
         self._supplier.open(supplying)
         self._keeper, self._space = keeper, space
@@ -324,7 +324,7 @@ class SQLiteStore:
         """See `Store`."""
         return await self._reader.run(partial(views.stats, now, destinations, self._clock.shift))
 
-    async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> CommandResult:
         """See `Store`. In steps, so that others may write in between."""
         changed = later = after = 0
         limit = SELECTED
@@ -344,7 +344,7 @@ class SQLiteStore:
                 break
         if command is QueueCommand.REMOVE:
             await self._contents.sweep()
-        return Done(changed, later)
+        return CommandResult(changed, later)
 
     # What is kept of messages that are gone --------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ class HistoryFilter:
     since: datetime = EPOCH
 
 
-class Traced(NamedTuple):
+class TracedMessage(NamedTuple):
     """A message by its number: as far as it is queued, and what is told of it."""
 
     number: int
@@ -121,7 +121,7 @@ def history_values(wanted: HistoryFilter, shift: timedelta = NO_SHIFT, limit: in
     }
 
 
-def traced(wanted: HistoryFilter, limit: int, shift: timedelta, connection: sqlite3.Connection) -> list[Traced]:
+def traced(wanted: HistoryFilter, limit: int, shift: timedelta, connection: sqlite3.Connection) -> list[TracedMessage]:
     """The messages that are meant, the oldest first: each as far as it is queued, and what is told of it."""
     if not _has_history(connection):
         return []
@@ -132,7 +132,7 @@ def traced(wanted: HistoryFilter, limit: int, shift: timedelta, connection: sqli
     facts: dict[int, list[Fact]] = {each: [] for each in messages}
     for fact in _facts_of(messages, shift, connection):
         facts[fact.message_id].append(fact)
-    return [Traced(each, find(each, shift, connection), facts[each]) for each in messages]
+    return [TracedMessage(each, find(each, shift, connection), facts[each]) for each in messages]
 
 
 def find_with_history(

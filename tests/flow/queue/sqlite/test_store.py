@@ -21,7 +21,7 @@ from mailrider.queue.message import EVERYTHING, Change, Filter, NewState, Quota,
 from mailrider.queue.sqlite import file as file_module
 from mailrider.queue.sqlite import wal as log_module
 from mailrider.queue.sqlite.file import DAMAGED, FILE
-from mailrider.queue.sqlite.owner import Identity, Life
+from mailrider.queue.sqlite.owner import Identity, Liveness
 from mailrider.queue.sqlite.schema import MIGRATIONS, VERSION
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.sqlite.threads import ReadThread
@@ -568,10 +568,10 @@ async def test_a_registration_that_nobody_can_look_at_expires(
 
 def test_this_process_is_alive_and_others_are_what_they_are() -> None:
     own = Identity.own()
-    assert own.life() is Life.ALIVE
-    assert Identity(own.boot, own.namespace, own.pid, "1").life() is Life.DEAD
-    assert Identity(own.boot, "another", own.pid, own.start).life() is Life.UNKNOWN
-    assert Identity("another", own.namespace, own.pid, own.start).life() is Life.DEAD
+    assert own.liveness() is Liveness.ALIVE
+    assert Identity(own.boot, own.namespace, own.pid, "1").liveness() is Liveness.DEAD
+    assert Identity(own.boot, "another", own.pid, own.start).liveness() is Liveness.UNKNOWN
+    assert Identity("another", own.namespace, own.pid, own.start).liveness() is Liveness.DEAD
     assert Identity.decode(own.encode()) == own
 
 
@@ -582,7 +582,7 @@ def test_a_process_that_is_hidden_from_us_is_not_dead(monkeypatch: pytest.Monkey
         hidden = Path(f"/proc/{child.pid}/stat")
         start = hidden.read_text().rpartition(")")[2].split()[19]
         other = Identity(own.boot, own.namespace, child.pid, start)
-        assert other.life() is Life.ALIVE
+        assert other.liveness() is Liveness.ALIVE
         read = Path.read_text
 
         def refuse(path: Path, *arguments: Any, **options: Any) -> str:
@@ -591,11 +591,11 @@ def test_a_process_that_is_hidden_from_us_is_not_dead(monkeypatch: pytest.Monkey
             return read(path, *arguments, **options)
 
         monkeypatch.setattr(Path, "read_text", refuse)
-        assert other.life() is Life.UNKNOWN
+        assert other.liveness() is Liveness.UNKNOWN
     finally:
         child.kill()
         child.wait()
-    assert other.life() is Life.DEAD
+    assert other.liveness() is Liveness.DEAD
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from mailrider.delivery.connection.peer import SessionRules
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import RouteMemory, Routing
-from mailrider.delivery.race import Reach
+from mailrider.delivery.race import AddressHistory
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox, ReversePath
@@ -144,7 +144,7 @@ class World:
             self.clock,
             300.0,
             RouteMemory(resolver, self.clock, force_ipv4=False),
-            Reach(self.clock),
+            AddressHistory(self.clock),
         )
         self.pool = Pool(connector, PoolLimits(10, 10, 150.0), self.clock, self.events.append)
         self.delivery = RemoteDelivery(settings, routing, (), nothing, self.pool, self.clock, self.events.append)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.delivery.connection.pool_state import SHARED, PoolLimits, PoolState, Slot
-from mailrider.delivery.limits.lines import Ask, Granted, Line, Recall
+from mailrider.delivery.limits.lines import Ask, GiveBackRequest, Granted, Line
 from mailrider.delivery.limits.share_book import RECALL_AGAIN, ShareBook
 from tests.support.kept import kept
 from tests.unit.delivery.calls import FakeSession, FakeWaiter
@@ -124,7 +124,7 @@ class World:
                 worker = self.workers[answer.worker]
                 if isinstance(answer, Granted):
                     worker.state.granted(worker.asked.pop(answer.ask))
-                elif isinstance(answer, Recall):
+                elif isinstance(answer, GiveBackRequest):
                     worker.state.recall(answer.key or None, answer.keep, answer.wanted, self.now)
                 moved = True
 

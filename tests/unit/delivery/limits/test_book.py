@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrider.delivery.limits.book import LimitBook
-from mailrider.delivery.limits.lines import Ask, Granted, Line, NotNow, Refused, Waits
+from mailrider.delivery.limits.lines import Ask, AskLater, Granted, Line, Refused, Waits
 from mailrider.delivery.limits.process_limits import ProcessLimits
 from mailrider.delivery.limits.waiter import Counts, LimitWaiter
 from mailrider.testing.clock import FakeClock
@@ -145,11 +145,11 @@ class Pair:
         self.counts.ask(first, self._first, 90.0)
         self.number_of_second = self.counts.ask(second, self._second, patience, waits=self._waits)
 
-    def _first(self, answer: NotNow | int) -> None:
+    def _first(self, answer: AskLater | int) -> None:
         self.told.append(("first", answer))
         self.counts.shorten(self.number_of_second, self._wanted_from)
 
-    def _second(self, answer: NotNow | int) -> None:
+    def _second(self, answer: AskLater | int) -> None:
         self.told.append(("second", answer))
 
     def _waits(self, need: Need, _: float) -> None:
@@ -273,6 +273,6 @@ async def test_who_is_not_patient_is_told_what_is_in_the_way_and_when_to_come_ag
     counts = counts_of(clock)
     assert await LimitWaiter(counts, [RATE]).enter() is None
     answer = await LimitWaiter(counts, [TWO, RATE]).enter()
-    assert isinstance(answer, NotNow)
+    assert isinstance(answer, AskLater)
     assert answer.need == RATE
     assert 60.0 <= answer.seconds <= 61.0

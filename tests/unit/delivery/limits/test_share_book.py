@@ -14,9 +14,9 @@ from mailrider.delivery.limits.book import COME_AGAIN, FEW_MOMENTS
 from mailrider.delivery.limits.leases import UNUSED, Leases
 from mailrider.delivery.limits.lines import (
     Ask,
+    GiveBackRequest,
     Granted,
     Line,
-    Recall,
     Refused,
     WaitingAsk,
     Waits,
@@ -76,7 +76,7 @@ class Worker:
         if self.leases.take(needs, self.world.now):
             self.enter(message)
         else:
-            self.give_back(self.leases.surrender(needs))
+            self.give_back(self.leases.give_back_ahead(needs))
             number = next(self.world.numbers)
             self.asked[number] = message
             self.world.book.ask(self.number, Ask(number, needs, patience, usable=usable), self.world.now)
@@ -105,7 +105,7 @@ class Worker:
                 if message is None or not self.leases.grant(needs, shares, self.world.now):
                     if message is not None:
                         message.refused = Refused(self.number, number, 0, COME_AGAIN)
-                        self.give_back(self.leases.surrender(needs))
+                        self.give_back(self.leases.give_back_ahead(needs))
                     else:
                         for need, (count, until) in zip(needs, shares, strict=True):
                             self.world.book.give_back(self.number, need, count, until, self.world.now)
@@ -116,8 +116,8 @@ class Worker:
                 message = self.asked.pop(number, None)
                 if message is not None:
                     message.refused = answer
-            case Recall(_, line, key, _, _):
-                self.give_back(self.leases.surrender([(line, key)]))
+            case GiveBackRequest(_, line, key, _, _):
+                self.give_back(self.leases.give_back_ahead([(line, key)]))
             case Waits() | Withdrawn():
                 pass
 
@@ -567,12 +567,12 @@ def test_who_has_more_than_its_part_is_asked_for_it_when_another_waits() -> None
     book.answers = []
     book.ask(2, Ask(2, (("places", ""),), 60.0, most=8), 0.0)
     book.end_turn(0.0)
-    assert book.answers == [Waits(2, 2, 0), Recall(1, "places", "", 8, 8)]
+    assert book.answers == [Waits(2, 2, 0), GiveBackRequest(1, "places", "", 8, 8)]
     book.answers = []
     for moment in (0.25, 0.5, 0.75):
         book.tick(moment)
         book.end_turn(moment)
-    assert book.answers == [Recall(1, "places", "", 8, 8)] * 3
+    assert book.answers == [GiveBackRequest(1, "places", "", 8, 8)] * 3
     book.answers = []
     book.give_back(1, ("places", ""), 3, 0.0, 1.0)
     assert book.answers == [Granted(2, 2, ((3, 0.0),))]
@@ -585,11 +585,11 @@ def test_where_there_is_not_one_for_each_nobody_keeps_it_for_longer_than_a_secon
         book.declare(worker, Line("places", 1, spares=False), 0.0)
         book.ask(worker, Ask(1, (("places", ""),), 60.0), 0.0)
     book.end_turn(0.0)
-    assert Recall(1, "places", "", 1, 1) in book.answers
+    assert GiveBackRequest(1, "places", "", 1, 1) in book.answers
     book.answers = []
     book.tick(1.0)
     book.end_turn(1.0)
-    assert book.answers == [Recall(1, "places", "", 0, 1)]
+    assert book.answers == [GiveBackRequest(1, "places", "", 0, 1)]
 
 
 def test_asks_that_waited_without_a_limit_of_time_and_were_granted_are_forgotten() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.delivery.connection.pool import NOTICEABLE, Pool
-from mailrider.delivery.connection.unusable import ComeAgain
+from mailrider.delivery.connection.unusable import ConnectLater
 from mailrider.delivery.limits.book import COME_AGAIN
 from mailrider.delivery.limits.rules import UNCOUNTED
 from mailrider.delivery.limits.share_client import LOOK, SILENCE
@@ -239,7 +239,7 @@ async def test_without_an_answer_no_connection_is_opened_and_nothing_was_tried(
     world.supervisor.all[0].to_worker.stopped = True
     waiting = asyncio.create_task(first.lease(call(at_first)).__aenter__())
     await world.clock.advance(SILENCE + LOOK)
-    with pytest.raises(ComeAgain) as caught:
+    with pytest.raises(ConnectLater) as caught:
         await waiting
     assert caught.value.seconds == COME_AGAIN
     assert not at_first.made

@@ -14,7 +14,7 @@ from mailrider.net.fetch import FetchFailed, FetchFailure
 from mailrider.policy.sts.cache import PolicyStore, decode_entry, encode_entry
 from mailrider.policy.sts.source import FETCH_TIMEOUT, PolicySource
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.resolver import FakeResolver, Given
+from mailrider.testing.resolver import FakeResolver, TableRow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -116,11 +116,11 @@ class World:
 
     def say(self, record: str, domain: Domain = EXAMPLE) -> None:
         """Publish any TXT record."""
-        self.resolver.answers[f"_mta-sts.{domain}", "TXT"] = Given([record.encode()], ttl=0)
+        self.resolver.answers[f"_mta-sts.{domain}", "TXT"] = TableRow([record.encode()], ttl=0)
 
     def strip_record(self, domain: Domain = EXAMPLE) -> None:
         """The TXT record is gone."""
-        self.resolver.answers[f"_mta-sts.{domain}", "TXT"] = Given(ttl=0)
+        self.resolver.answers[f"_mta-sts.{domain}", "TXT"] = TableRow(ttl=0)
 
     def break_dns(self, domain: Domain = EXAMPLE) -> None:
         """The TXT record cannot be looked up."""

@@ -22,9 +22,9 @@ from mailrider.policy.sts.events import (
     RecordLookupFailed,
     RecordUnusable,
 )
-from mailrider.policy.sts.lookup import Known, Origin, PolicyLookup
+from mailrider.policy.sts.lookup import Origin, PolicyLookup, PolicyMemory
 from mailrider.policy.sts.source import RELOAD_AFTER, RETRY_AFTER
-from mailrider.testing.resolver import Given
+from mailrider.testing.resolver import TableRow
 from tests.support.kept import kept
 from tests.support.problems import problem
 from tests.unit.policy.sts.sts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
@@ -143,7 +143,7 @@ async def test_a_policy_for_a_name_too_long_to_have_a_host_is_never_fetched() ->
 
 async def test_nothing_is_waited_for_while_the_resolver_remembers_the_record(world: World) -> None:
     world.serve(text())
-    world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id1;"], ttl=HOUR)
+    world.resolver.answers["_mta-sts.example.com", "TXT"] = TableRow([b"v=STSv1; id=id1;"], ttl=HOUR)
     async with world.source() as source:
         await source.lookup(EXAMPLE)
         await source.lookup(OTHER)
@@ -472,7 +472,7 @@ def spoil_record(world: World) -> None:
 
 def two_records(world: World) -> None:
     records = [b"v=STSv1; id=id1;", b"v=STSv1; id=id2;"]
-    world.resolver.answers["_mta-sts.example.com", "TXT"] = Given(records, ttl=0)
+    world.resolver.answers["_mta-sts.example.com", "TXT"] = TableRow(records, ttl=0)
 
 
 def block(world: World) -> None:
@@ -546,12 +546,12 @@ async def test_with_a_policy_in_force_nothing_is_waited_for_while_dns_is_not_to_
 
 async def test_a_new_id_at_hand_is_not_answered_without_fetching(world: World) -> None:
     world.serve(text())
-    world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id1;"], ttl=1)
+    world.resolver.answers["_mta-sts.example.com", "TXT"] = TableRow([b"v=STSv1; id=id1;"], ttl=1)
     async with world.source() as source:
         await source.lookup(EXAMPLE)
         assert source.peek(EXAMPLE) is not None
         await world.clock.advance(2)
-        world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id2;"], ttl=HOUR)
+        world.resolver.answers["_mta-sts.example.com", "TXT"] = TableRow([b"v=STSv1; id=id2;"], ttl=HOUR)
         await world.resolver.lookup(Domain("_mta-sts.example.com"), RecordType.TXT)
         assert source.peek(EXAMPLE) is None
         assert (await source.lookup(EXAMPLE)).origin is Origin.FETCHED
@@ -619,11 +619,11 @@ async def test_refetch_works_without_any_record(world: World) -> None:
 
 async def test_refetch_takes_the_id_that_is_announced_now(world: World) -> None:
     world.serve(text())
-    world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id1;"], ttl=5)
+    world.resolver.answers["_mta-sts.example.com", "TXT"] = TableRow([b"v=STSv1; id=id1;"], ttl=5)
     async with world.source() as source:
         await source.lookup(EXAMPLE)
         await world.clock.advance(10)
-        world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id2;"], ttl=HOUR)
+        world.resolver.answers["_mta-sts.example.com", "TXT"] = TableRow([b"v=STSv1; id=id2;"], ttl=HOUR)
         await world.resolver.lookup(Domain("_mta-sts.example.com"), RecordType.TXT)
         found = await source.refetch(EXAMPLE)
         assert found.held is not None
@@ -694,7 +694,7 @@ async def test_recheck_id_asks_dns_and_takes_a_new_policy(world: World) -> None:
 
 async def test_recheck_id_asks_dns_though_the_record_is_still_in_the_resolvers_cache(world: World) -> None:
     world.publish("id1", text(mx="old.example.com"))
-    world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id1;"], ttl=HOUR)
+    world.resolver.answers["_mta-sts.example.com", "TXT"] = TableRow([b"v=STSv1; id=id1;"], ttl=HOUR)
     async with world.source() as source:
         await source.lookup(EXAMPLE)
         world.publish("id2", text(mx="new.example.com"))
@@ -879,7 +879,7 @@ async def test_strangers_with_huge_policies_push_out_nobodys_policy_in_force(
         world.strip_record()
         await world.clock.advance(RELOAD_AFTER + 1)
         assert names(await source.lookup(EXAMPLE)) == ["mx.example.com"]
-        assert 0 < kept(source, Known) < 15
+        assert 0 < kept(source, PolicyMemory) < 15
 
 
 async def test_memory_stays_bounded_with_any_number_of_domains(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -887,4 +887,4 @@ async def test_memory_stays_bounded_with_any_number_of_domains(world: World, mon
     async with world.source() as source:
         for number in range(30):
             await source.lookup(Domain(f"d{number}.example"))
-        assert kept(source, Known) == 10
+        assert kept(source, PolicyMemory) == 10
