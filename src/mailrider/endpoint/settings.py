@@ -72,7 +72,9 @@ class EndpointRouteSettings(RouteSettings):
 
 @settings
 class SourceSettings(PipelineSettings):
-    """Where messages go, by recipient. Directives outside of a `destination` are for all others."""
+    """What is done with mail of some senders, or of all others. Directives outside of a `destination` are for all
+    recipients that no `destination` names.
+    """
 
     destination: Destinations[EndpointRouteSettings] = destinations(EndpointRouteSettings)
     default_destination: Maybe[EndpointRouteSettings] = default_destination(EndpointRouteSettings)
@@ -333,4 +335,8 @@ class SubmissionSettings(EndpointSettings):
 
 @settings
 class LMTPEndpointSettings(EndpointSettings):
-    """Accepts mail over LMTP (RFC 2033), with an answer for each recipient. `listen` are the addresses."""
+    """Accepts mail over LMTP (RFC 2033), with an answer for each recipient. The addresses stand before the block:
+    `lmtp unix:///run/mailrider/lmtp.sock { }`.
+
+    `listen` are these addresses.
+    """
