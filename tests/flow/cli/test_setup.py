@@ -107,6 +107,7 @@ async def test_a_configuration_that_does_not_sign_is_left_and_it_says_what_to_do
     ran = await setup(tmp_path, *ADDRESSES)
     assert (ran.code, "signs nothing for example.org: mailrider dkim new example.org" in ran.err) == (0, True)
     assert "_domainkey" not in ran.out
+    assert "The keys that sign" not in ran.out, "a heading with nothing below it"
 
 
 async def test_check_is_content_with_what_setup_prints(tmp_path: Path) -> None:

@@ -81,8 +81,9 @@ def zone_fragment(
     yield f'{domain}. IN TXT "v=spf1 {terms} -all"'
     if hostname != domain:
         yield f'{hostname}. IN TXT "v=spf1 a -all"'
-    yield "; The keys that sign."
-    yield from dkim_records
+    if dkim_records:
+        yield "; The keys that sign."
+        yield from dkim_records
     yield "; What receivers do with forgeries, and where they and senders report to: somebody has to read postmaster."
     yield f'_dmarc.{domain}. IN TXT "v=DMARC1; p=quarantine; rua=mailto:postmaster@{domain}"'
     yield f'_smtp._tls.{domain}. IN TXT "v=TLSRPTv1; rua=mailto:postmaster@{domain}"'
