@@ -43,6 +43,10 @@ def choose_target(configuration: Configuration, name: str | None, kinds: Sequenc
             if found:
                 names = ", ".join(each.name or each.label for each in found)
                 raise ConfigError(f"there are several targets, say with --target which one is meant: {names}")
+    others = dict.fromkeys(each.label for each in direct_targets(configuration))
+    if others:
+        labels = ", ".join(others)
+        raise ConfigError(f"no {either(kinds)} is configured: mail goes to {labels}; mailrider check calls its servers")
     raise ConfigError(f"no {either(kinds)} is configured, so there is no way to deliver a message")
 
 

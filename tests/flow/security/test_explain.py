@@ -19,7 +19,7 @@ from mailrider.lab.sts import PolicyHost, policy
 from mailrider.lab.zones import Fault, Name, Records
 from mailrider.smtp.commands import Connect, Ehlo, Quit, StartTLS
 from tests.flow.security.net import SecureNet, ee, send, told_nothing
-from tests.support.commands import Ran, run, start
+from tests.support.commands import Ran, run, run_here, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -446,6 +446,14 @@ async def test_what_is_no_domain_is_a_mistake_of_usage(tmp_path: Path) -> None:
     async with SecureNet() as net:
         ran = await explain(net, tmp_path, domain="no domain")
     assert (ran.code, ran.out) == (64, "")
+
+
+def test_where_all_mail_goes_to_a_smarthost_it_says_who_looks_at_that(tmp_path: Path) -> None:
+    file = tmp_path / "mailrider.conf"
+    file.write_text("hostname mx.example.org\ntarget.smtp isp {\nhost tcp://127.0.0.1:2525\n}\n")
+    ran = run_here("-c", file, "explain", DOMAIN)
+    said = "no target.remote is configured: mail goes to target.smtp isp; mailrider check calls its servers"
+    assert (ran.code, said in ran.err) == (os.EX_CONFIG, True)
 
 
 async def test_one_connection_does_for_all_kinds_of_message(tmp_path: Path) -> None:
