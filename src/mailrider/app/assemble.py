@@ -30,7 +30,7 @@ from mailrider.delivery.settings import EightBit, greeting_name
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLSUse
 from mailrider.dns.opening import open_resolver
-from mailrider.model.event import NothingEnforced
+from mailrider.model.event import NothingEnforced, SecurityUnavailable
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
 from mailrider.net.address_guard import AddressGuard
 from mailrider.net.dial import TCPDialer, UnixDialer
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from mailrider.dns.settings import DNSSettings
     from mailrider.dns.validation import Proven
     from mailrider.model.domain import Domain
-    from mailrider.model.event import Emit
+    from mailrider.model.event import Emit, Event
     from mailrider.net.dial import Dialer
     from mailrider.policy.base import Policy
     from mailrider.settings.socket_address import SocketAddress
@@ -95,13 +95,26 @@ async def open_engine(
     shares: Shares | None = None,
     proven: Proven | None = None,
     *,
+    needs_dnssec: bool = True,
     reports_tls: bool = False,
     report_networks: tuple[IPNetwork, ...] = (),
 ) -> AsyncIterator[Engine]:
-    """The shared part, open. Says if DNSSEC and DANE are off, and why. `shares`, `proven`: those of other engines."""
+    """The shared part, open. Says if DNSSEC and DANE are off where they are needed, and why.
+
+    `shares`, `proven`: those of other engines.
+    """
     clock, rng = clock or SystemClock(), random.SystemRandom()
-    async with open_resolver(dns, clock, rng, emit, proven=proven, tls_roots=system_roots()) as resolver:
+    told = emit if needs_dnssec else _without_loss_of_dnssec(emit)
+    async with open_resolver(dns, clock, rng, told, proven=proven, tls_roots=system_roots()) as resolver:
         yield Engine(resolver, clock, rng, emit, shares or Shares(clock), reports_tls, report_networks)
+
+
+def _without_loss_of_dnssec(emit: Emit) -> Emit:
+    def told(event: Event) -> None:
+        if not isinstance(event, SecurityUnavailable):
+            emit(event)
+
+    return told
 
 
 @asynccontextmanager

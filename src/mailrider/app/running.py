@@ -26,7 +26,7 @@ from mailrider.app.process_watch import ProcessWatch
 from mailrider.app.reports import make_recorder, open_reporting
 from mailrider.app.targets import Targets
 from mailrider.clock import after
-from mailrider.config import placed
+from mailrider.config import looks_for_servers, placed
 from mailrider.dns.validation import Proven
 from mailrider.model.event import Bug
 from mailrider.observe.metric_sums import SHOWN, TOLD
@@ -105,6 +105,7 @@ class Running:
                     clock,
                     shares,
                     process.proven,
+                    needs_dnssec=looks_for_servers(configuration),
                     reports_tls=recorder is not None,
                     report_networks=() if reports is None else reports.allow_addresses,
                 )

@@ -14,6 +14,7 @@ from mailrider.config.configuration import complete as complete
 from mailrider.config.configuration import direct_targets as direct_targets
 from mailrider.config.configuration import dropped_queues as dropped_queues
 from mailrider.config.configuration import kept_directories as kept_directories
+from mailrider.config.configuration import looks_for_servers as looks_for_servers
 from mailrider.config.configuration import placed as placed
 from mailrider.config.configuration import placed_at as placed_at
 from mailrider.config.configuration import queue_location as queue_location

@@ -115,6 +115,11 @@ def direct_targets(configuration: Configuration) -> list[Instance[Settings]]:
     return [each for each in _every_target(configuration) if each.kind in DIRECT]
 
 
+def looks_for_servers(configuration: Configuration) -> bool:
+    """True if a target finds its servers by MX records, and so by DNSSEC and DANE: others have theirs by name."""
+    return any(each.kind == "target.remote" for each in direct_targets(configuration))
+
+
 def queues_of(configuration: Configuration) -> list[Instance[QueueSettings]]:
     """Every queue, those within the blocks of endpoints and of other queues too; these have no name."""
     return [

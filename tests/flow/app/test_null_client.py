@@ -96,3 +96,14 @@ async def test_a_broken_alias_is_told_to_who_calls_sendmail_and_others_work(tmp_
             assert await sendmail(config, "-i", "-froot", "ann") == (0, "")
             assert (await mx.wait_message()).addresses == ["ann@example.net"]
             assert await daemon.stop() == 0
+
+
+async def test_where_no_mail_server_is_looked_up_nobody_is_told_that_dnssec_is_off(tmp_path: Path) -> None:
+    async with LabMX(MXScript()) as mx:
+        config = configuration(tmp_path, mx)
+        text = config.read_text().replace("server 127.0.0.1:9", "server 192.0.2.53")
+        for more, is_told in (("", False), ("\ntarget.remote outbound {\n}\n", True)):
+            config.write_text(text + more)
+            async with running(config) as daemon:
+                assert await daemon.stop() == 0
+            assert any("dnssec_and_dane_off" in line for line in daemon.lines) is is_told

@@ -26,7 +26,7 @@ from mailrider.app.check.weaknesses import endpoint_weaknesses, weaknesses
 from mailrider.app.cores import usable_cores
 from mailrider.app.dkim import keys_in_use
 from mailrider.app.examine import examine_instance, examine_signatures
-from mailrider.config import direct_targets, placed
+from mailrider.config import direct_targets, looks_for_servers, placed
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.servers import configured_servers
@@ -79,7 +79,7 @@ async def examine_machine(configuration: Configuration, wanted: Wanted) -> list[
             found = await check_resolver(engine.resolver, wanted.signed, wanted.bogus)
             # Without DNS nobody else is to blame for what cannot be looked up.
             outside = found.level is not Level.ERROR
-            findings += about_resolver(found, engine.resolver, events, needs=_looks_for_servers(configuration))
+            findings += about_resolver(found, engine.resolver, events, needs=looks_for_servers(configuration))
         # Without asking anybody it is not known whether our own validation works.
         may_validate = not wanted.outside and dns.validate is not Validate.NO
         findings += _about_settings(configuration, engine.resolver.validates or may_validate)
@@ -89,11 +89,6 @@ async def examine_machine(configuration: Configuration, wanted: Wanted) -> list[
         elif wanted.outside:
             findings.append(note("domains", "without DNS, what the world says of us was not looked at"))
     return findings
-
-
-def _looks_for_servers(configuration: Configuration) -> bool:
-    """True if a target finds its servers by MX records, and so by DNSSEC and DANE: others have theirs by name."""
-    return any(isinstance(each.settings, RemoteSettings) for each in direct_targets(configuration))
 
 
 def _here(configuration: Configuration, engine: Engine) -> Iterator[Finding]:
@@ -139,7 +134,7 @@ async def _about_domains(
     domains = [wanted.domain] if wanted.domain is not None else sending_domains(configuration)
     for domain in domains:
         keys = keys_in_use(configuration, domain)
-        if wanted.domain is None and not keys and not _looks_for_servers(configuration):
+        if wanted.domain is None and not keys and not looks_for_servers(configuration):
             text = "all mail goes to servers that the configuration names: SPF, DKIM and DMARC are theirs to get right"
             findings.append(note(f"domain {domain}", text, f"mailrider check {domain} looks at them all the same"))
             continue
