@@ -146,11 +146,13 @@ def _made(options: Mapping[str, Any]) -> sync.Remote | sync.Smarthost | sync.Que
         return sync.Remote(**options)
     unknown = options.keys() - {"config", "target", "deliver"}
     if unknown:
-        raise TypeError(f"beside config and target no option {', '.join(sorted(unknown))} is known, only deliver")
+        raise TypeError(
+            f"unknown option {', '.join(sorted(unknown))}: with config or target, expected no other than deliver"
+        )
     loaded = sync.load(options.get("config"))
     target = loaded.target(options.get("target", "queue"))
     if not isinstance(target, sync.Queue):
         if "deliver" in options:
-            raise TypeError("deliver is for a queue")
+            raise TypeError("deliver is an option of queues only")
         return target
     return loaded.queue(options.get("target", "queue"), deliver=options.get("deliver", False))

@@ -148,14 +148,32 @@ def _anchors_in_dns() -> list[DANECase]:
         DANECase("whole_certificate_of_the_middle", [leaf], [middle.tlsa(2, 0, 0)], True, "issued by Middle"),
         DANECase("bare_key_signed_the_middle", [leaf, middle], [bare], True, "signed the certificate of Middle (from"),
         DANECase("bare_key_signed_the_leaf", [direct], [bare], True, "signed the certificate of a server (from DNS)"),
-        DANECase("bare_key_with_a_gap", [leaf], [bare], False, "none but a strong signature by it counts"),
+        DANECase("bare_key_with_a_gap", [leaf], [bare], False, "no certificate has a strong signature by it"),
         DANECase("bare_rsa_key", [issue(rsa_root)], [rsa_root.tlsa(2, 1, 0)], True, "valid for mx.example.net"),
-        DANECase("bare_weak_key", [issue(weak_root)], [weak_root.tlsa(2, 1, 0)], False, "none but a", openssl=True),
+        DANECase(
+            "bare_weak_key",
+            [issue(weak_root)],
+            [weak_root.tlsa(2, 1, 0)],
+            False,
+            "no certificate has a strong",
+            openssl=True,
+        ),
         # OpenSSL does not look at how the certificate below a bare key was signed.
         DANECase(
-            "bare_key_signed_over_sha1", [sha1], [rsa_root.tlsa(2, 1, 0)], False, "none but a strong", openssl=True
+            "bare_key_signed_over_sha1",
+            [sha1],
+            [rsa_root.tlsa(2, 1, 0)],
+            False,
+            "no certificate has a strong",
+            openssl=True,
         ),
-        DANECase("bare_key_of_an_impostor", [direct], [impostor.tlsa(2, 1, 0)], False, "none but a strong signature"),
+        DANECase(
+            "bare_key_of_an_impostor",
+            [direct],
+            [impostor.tlsa(2, 1, 0)],
+            False,
+            "no certificate has a strong signature",
+        ),
         DANECase(
             "whole_certificate_of_an_impostor",
             [issue(root, key_ids=False)],
@@ -169,7 +187,7 @@ def _anchors_in_dns() -> list[DANECase]:
 def _own_certificate() -> list[DANECase]:
     """DANE-TA(2) that names the server's own certificate: a frequent mistake, and no match."""
     own, issued, namesake = issue(), issue(authority("Test Root")), authority("a server")
-    hint = "DANE-TA(2) means that of its issuer, usage 3 would match"
+    hint = "DANE-TA(2) needs that of its issuer; usage 3 would match"
     return [
         *(
             DANECase(f"2_{s}_{m}_{what}", [one], [one.tlsa(2, s, m)], False, hint)

@@ -422,7 +422,7 @@ def part_of(payload: Any) -> Message:
         (old_message("X-Priority", b"1"), TypeError, "is a string, not bytes"),
         (old_message("Subject", Header("a\nBcc: x@b.test")), ValueError, "the message cannot be written"),
         (part_of(5), TypeError, "a part that is neither text nor octets"),
-        (nested(2000), ValueError, "too many parts within parts"),
+        (nested(2000), ValueError, "its parts are nested too deeply"),
     ],
     ids=["a number", "octets", "a field within a field", "a part that is a number", "parts within parts"],
 )

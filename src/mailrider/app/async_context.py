@@ -88,7 +88,7 @@ class AsyncContext(ABC, Generic[OpenedT]):
         opened = self.opened
         if asyncio.get_running_loop() is not self._loop:
             name = type(self).__name__
-            raise RuntimeError(f"this {name} was entered in another event loop; enter one of its own in each")
+            raise RuntimeError(f"this {name} was entered in another event loop; make one {name} for each event loop")
         return opened
 
 

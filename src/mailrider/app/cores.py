@@ -60,7 +60,9 @@ def count_workers_again(
         return workers
     if new.globals.workers == old.globals.workers == AUTO:
         return 1 if running == 1 else 2
-    raise ConfigError(f"workers: {'from' if running == 1 else 'to'} 1 it changes with a restart only")
+    raise ConfigError(
+        f"workers: a change {'from' if running == 1 else 'to'} 1 needs a restart of the daemon, not a reload"
+    )
 
 
 def _quotas(read: Callable[[Path], str]) -> Iterator[float | None]:

@@ -92,7 +92,7 @@ def _written(message: Message, *, utf8: bool) -> bytes:
     except MessageError as error:
         raise ValueError(f"the message cannot be written: {error}") from error
     except RecursionError as error:
-        raise ValueError("the message has too many parts within parts to be written") from error
+        raise ValueError("the message cannot be written: its parts are nested too deeply") from error
     except AttributeError as error:
         raise TypeError(f"the message has a part that is neither text nor octets: {error}") from error
     return file.getvalue()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SEARCHED = (Path("mailrider.conf"), SYSTEM_CONFIG)
 
 
-_MEANT: Final = "it is used without being named; if it is meant, say so: mailrider -c FILE"
+_MEANT: Final = "so it is only used if you name it: mailrider -c FILE"
 
 
 def read_file(path: Path) -> bytes:
@@ -69,9 +69,9 @@ def refuse_foreign(path: Path) -> None:
     own = os.geteuid()
     for each in found:
         if each.st_uid not in (0, own):
-            raise ConfigError([Problem(f"it belongs to user {each.st_uid}, and {_MEANT}", str(path))])
+            raise ConfigError([Problem(f"it belongs to user {each.st_uid}, {_MEANT}", str(path))])
     if found[1].st_mode & stat.S_IWOTH:
-        raise ConfigError([Problem(f"everybody may write to it (chmod o-w), and {_MEANT}", str(path))])
+        raise ConfigError([Problem(f"everybody may write to it (chmod o-w), {_MEANT}", str(path))])
 
 
 def _is_there(path: Path) -> bool:

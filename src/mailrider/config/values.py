@@ -34,7 +34,7 @@ def read_value(known: Directive, node: Node, problems: Problems, secrets: Secret
     file = next((word for word in node.arguments if word.file is not None), None)
     if file is not None:
         problems.add(
-            file.position, f"{known.name} holds no secret, and so {{file:PATH}} cannot stand in it", is_safe=True
+            file.position, f"{known.name} is not a secret: expected its value itself, not {{file:PATH}}", is_safe=True
         )
         return WRONG
     if known.name in SECRET_WORDS:

@@ -153,9 +153,11 @@ def _like(record: TLSARecord, der: bytes) -> TLSARecord | None:
 def _why_no_anchor(record: TLSARecord, chain: Sequence[bytes]) -> str:
     thing = _certificate_or_key(record)
     if _like(record, chain[0]) == record:
-        return f"it is the server's own {thing}; DANE-TA(2) means that of its issuer, usage 3 would match"
+        return f"it is the server's own {thing}; DANE-TA(2) needs that of its issuer; usage 3 would match"
     if record.matching_type == FULL and record.selector == SPKI:
-        return "no issuer's certificate that the server sent has this key, and none but a strong signature by it counts"
+        return (
+            "no issuer's certificate that the server sent has this key, and no certificate has a strong signature by it"
+        )
     if len(chain) == 1:
         return f"the server sent no certificate but its own, so no issuer's {thing} could match"
     return f"of the certificates that the server sent besides its own ({min(len(chain), MAX_CHAIN) - 1}) none matches"

@@ -31,7 +31,7 @@ INCOMPLETE = Reply.make(451, "4.3.0", "The message is damaged where it is kept: 
 CLOSED = Reply.make(451, "4.3.2", "Closed before the message could be sent")
 STOPPED = Reply.make(451, "4.3.2", "This server is shutting down")
 NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")
-NOT_COUNTED = Reply.make(451, "4.3.0", "Nobody counts connections at the moment; it will be tried again")
+NOT_COUNTED = Reply.make(451, "4.3.0", "Connections cannot be counted at the moment; it will be tried again")
 NO_TIME = Reply.make(451, "4.4.1", "The mail server is too slow for all recipients in one attempt")
 NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")
 

@@ -313,8 +313,8 @@ class RemoteSettings(Settings):
     tlsrpt: Setting[bool, bool | str] = directive(
         BOOLEAN,
         default=True,
-        doc="Tell TLS reports what is seen here, where a global `tlsrpt { }` asks for them. `no`: what this target "
-        "does is in no report.",
+        doc="Count the TLS sessions of this target for TLS reports, if a global `tlsrpt { }` sends them. `no`: the "
+        "reports say nothing of this target.",
     )
     eight_bit: Setting[EightBit, str] = EIGHT_BIT
     own_addresses: IPAddresses = directive(

@@ -219,7 +219,7 @@ class CachingResolver:
             case Failing(reason):
                 return FailedReply(LookupFailure.NO_RESOLVER, reason)
             case Waiting():  # trust was taken away in this moment: `_resolve` begins anew, and waits
-                return FailedReply(LookupFailure.NO_RESOLVER, "nobody is believed")
+                return FailedReply(LookupFailure.NO_RESOLVER, "no DNS server is trusted to validate at the moment")
 
     async def _validated(
         self, validation: Validation, name: Domain, record_type: RecordType, *, fresh: bool

@@ -111,7 +111,7 @@ class DNSSettings(Settings):
     )
     timeout: Duration = directive(TIMEOUT, default=timedelta(seconds=5), doc="How long one query waits for its answer.")
     attempts: Setting[int, int] = directive(
-        integer(1, 20), default=3, unit="queries", doc="How often a question is asked in all."
+        integer(1, 20), default=3, unit="queries", doc="How often a question is asked, the first time included."
     )
     cache: Setting[int, int] = directive(
         integer(0, MAX_CACHE),

@@ -47,7 +47,7 @@ class Transport:
                 reply = accept(await _receive(sock, MAX_MESSAGE))
                 if reply is not None:
                     return reply
-        raise NotAnAnswer(f"{MAX_STRAYS} datagrams that do not answer the question: somebody forges")
+        raise NotAnAnswer(f"{MAX_STRAYS} datagrams that do not answer the question: somebody may be forging")
 
     async def ask_tcp(self, server: ServerAddress, query: bytes, accept: Callable[[bytes], T | None]) -> T:
         with socket.socket(server.family, socket.SOCK_STREAM) as sock:

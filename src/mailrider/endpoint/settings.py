@@ -156,8 +156,8 @@ class EndpointSettings(PipelineSettings):
     )
     limits: Maybe[LimitsSettings] = optional(
         block(LimitsSettings, reference="limits"),
-        doc="How many messages are accepted, in all, by client (`ip`), by source and destination. What is too much "
-        "waits for some seconds, and is then asked to come again.",
+        doc="How many messages are accepted, in all, by client (`ip`), by source and destination. A message over a "
+        "limit waits for some seconds, and is then refused with 451: its client tries again later.",
     )
     max_message_size: Setting[int, int | str] = directive(
         MESSAGE_SIZE, default=32 << 20, shown_default="32M", doc="Larger messages are refused."
@@ -171,12 +171,12 @@ class EndpointSettings(PipelineSettings):
         doc="How many recipients one transaction may have; clients send the message again for the others.",
     )
     max_received: Setting[int, int] = directive(
-        integer(1, 1000), default=100, doc="A message with more Received fields goes round in circles, and is refused."
+        integer(1, 1000), default=100, doc="A message with more Received fields is refused: it is in a loop."
     )
     read_timeout: Duration = directive(
         TIMEOUT,
         default=timedelta(minutes=5),
-        doc="The time for a command, and for each 64 KiB of content; who needs more is cut off.",
+        doc="The time for a command, and for each 64 KiB of content; a client that needs more is disconnected.",
     )
     max_connections: Setting[int, int] = directive(
         integer(1, 1_000_000),
@@ -194,9 +194,10 @@ class EndpointSettings(PipelineSettings):
         default=(),
         shown_default="nobody",
         doc="Networks of proxies that pass their clients' connections on with the PROXY protocol, version 1 or 2 "
-        "(HAProxy: `send-proxy-v2`). Connections from there must begin with its header, and count for the client that "
-        "it names, in everything; from elsewhere it is no command. What can be reached through a proxy can be reached "
-        "from beyond this machine, also on loopback. TLS is to be passed through, not ended by the proxy.",
+        "(HAProxy: `send-proxy-v2`). Connections from there must begin with its header, and are treated as connections "
+        "of the client that it names; connections from elsewhere must not have it. What can be reached "
+        "through a proxy can be reached from beyond this machine, also on loopback. TLS is to be passed through, not "
+        "ended by the proxy.",
     )
     spool: OptionalPath = optional(
         PATH,
@@ -216,8 +217,8 @@ class EndpointSettings(PipelineSettings):
         many(SOURCE),
         default=(),
         repeatable=True,
-        doc="Where mail of these senders goes, by the envelope. What is said of an address counts before what is said "
-        'of its domain; `""` is the null reverse-path, that of notifications. Nothing proves that the sender is who '
+        doc="Where mail of these senders goes, by the envelope. A block for an address counts before one for its "
+        'domain; `""` is the null reverse-path, that of notifications. Nothing proves that the sender is who '
         "he says.",
     )
     default_source: Maybe[SourceSettings] = optional(

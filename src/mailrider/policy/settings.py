@@ -76,18 +76,18 @@ class DNSSEC(Settings):
 
 @settings
 class LocalPolicy(Settings):
-    """The least levels that a connection must have, whatever the recipient's domain offers."""
+    """The minimum levels that a connection must have, whatever the recipient's domain offers."""
 
     min_tls_level: Setting[TLSLevel, TLSLevel | str] = directive(
         choice(TLSLevel),
         default=TLSLevel.ENCRYPTED,
-        doc="The least TLS level. `none`: clear text will do. `encrypted`: TLS with any "
+        doc="The minimum TLS level. `none`: clear text will do. `encrypted`: TLS with any "
         "certificate. `authenticated`: TLS with a certificate verified by PKIX or DANE.",
     )
     min_mx_level: Setting[MXLevel, MXLevel | str] = directive(
         choice(MXLevel),
         default=MXLevel.NONE,
-        doc="The least MX level. `none`: MX records from plain DNS will do. `mtasts`: the MX "
+        doc="The minimum MX level. `none`: MX records from plain DNS will do. `mtasts`: the MX "
         "matches the domain's MTA-STS policy. `dnssec`: the MX records were authenticated.",
     )
 
@@ -125,7 +125,7 @@ class MXAuth(Settings):
     local_policy: Maybe[LocalPolicy] = optional(
         block(LocalPolicy, shorthand={"off": LocalPolicy.off}, bare=True),
         shown_default="off",
-        doc="Demand least levels of every connection. `local_policy off` demands nothing.",
+        doc="Demand minimum levels of every connection. `local_policy off` demands nothing.",
     )
     is_stated: bool = field(default=True)
 

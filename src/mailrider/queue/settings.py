@@ -124,8 +124,8 @@ class QueueSettings(Settings):
     reserve: Setting[int | None, int | str | None] = optional(
         size(),
         shown_default="5 % of the disk, at most 1G",
-        doc="New mail is refused (452 4.3.1) while less of the queue's disk is free; what is queued goes on. `0b`: mail"
-        " is refused only when the disk is full.",
+        doc="New mail is refused (452 4.3.1) while less of the queue's disk is free; what is queued is still delivered."
+        " `0b`: mail is refused only when the disk is full.",
     )
     history: Setting[HistoryBounds, HistoryBounds | timedelta | str] = directive(
         HISTORY,
@@ -133,7 +133,8 @@ class QueueSettings(Settings):
         shown_default="30d 1000000",
         doc="For how long, and of how many events at most, the queue remembers what became of messages: `mailrider"
         " trace` shows it. It has addresses and the servers' replies, no subject and no content; `0`: nothing is"
-        " remembered. The oldest go first, and on a full disk all of it. Workers have equal parts of the number.",
+        " remembered. The oldest are erased first; if the disk is full, all are. Workers have equal parts of the"
+        " number.",
     )
     max_parallelism: Setting[int, int] = directive(
         integer(1, 100_000),
@@ -141,14 +142,14 @@ class QueueSettings(Settings):
         shown_default="16 for each processor, at most 64",
         unit="attempts",
         doc="How many attempts run at the same time, at most. One that lasts longer than a second is not counted: it"
-        " moves to a slow place, of which there are eight times as many (at most 256), so that it holds up nobody.",
+        " moves to a slow place, of which there are eight times as many (at most 256), so that others need not wait.",
     )
     max_tries: Setting[int, int] = directive(
         integer(0),
         default=0,
         shown_default="0, no limit",
-        doc="After so many failed attempts it is given up, and the sender is told. An attempt that a limit held back "
-        "does not count.",
+        doc="After so many failed attempts a message is given up, and the sender is told. An attempt that a limit "
+        "held back does not count.",
     )
     initial_retry_time: Duration = directive(
         TIMEOUT, default=timedelta(minutes=15), doc="The time between the first attempt and the second."
@@ -156,7 +157,7 @@ class QueueSettings(Settings):
     retry_time_scale: Setting[float, float | str] = directive(
         SCALE,
         default=1.25,
-        doc="By what the time before an attempt is multiplied for the next one: 15 minutes, then 19, 23, and so on.",
+        doc="The factor by which the time between two attempts grows: 15 minutes, then 19, 23, and so on.",
     )
     max_retry_time: Duration = directive(
         TIMEOUT, default=timedelta(hours=4), doc="The longest time between two attempts."
@@ -164,16 +165,16 @@ class QueueSettings(Settings):
     expire: Duration = directive(
         TIMEOUT,
         default=timedelta(days=5),
-        doc="After so long it is given up, and the sender is told (RFC 5321 4.5.4.1 asks for 4 to 5 days).",
+        doc="After this time a message is given up, and the sender is told (RFC 5321 4.5.4.1 asks for 4 to 5 days).",
     )
     delay_warning: Duration = directive(
         DURATION,
         default=timedelta(hours=4),
-        doc="After that time the sender is told, once, that the message is late. `0`: never.",
+        doc="After this time the sender is told, once, that the message is late. `0`: never.",
     )
     bounce: Maybe[BounceSettings] = optional(
         block(BounceSettings),
-        shown_default="they go the way of all mail of this queue",
+        shown_default="they are delivered like all mail of this queue",
         doc="Where notifications to senders go. What it rejects is not sent.",
     )
     modify: Maybe[ModifySettings] = optional(

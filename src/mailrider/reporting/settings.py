@@ -49,8 +49,8 @@ class TLSRPTSettings(Settings):
     contact: Setting[Mailbox | None, Mailbox | str | None] = optional(
         MAILBOX,
         required=True,
-        doc="Whom to ask about reports, and the sender of those that go by mail. Something has to sign (`dkim`) for "
-        "its domain: reports by mail are sent with a signature or not at all.",
+        doc="Whom to ask about reports, and the sender of those that go by mail. A `dkim` must sign for its domain, "
+        "since reports by mail are never sent without a signature.",
     )
     through: Maybe[Target] = optional(
         TARGET, required=True, doc="The queue that reports by mail go through: `&NAME`. It should lead to a `remote`."
@@ -67,7 +67,7 @@ class TLSRPTSettings(Settings):
         doc="Each report is sent at a random moment from 5 minutes after midnight UTC until so long after it.",
     )
     retain: Duration = directive(
-        DURATION, default=timedelta(days=7), doc="How long what was counted and sent can be looked at."
+        DURATION, default=timedelta(days=7), doc="How long `mailrider tlsrpt` can show counts and sent reports."
     )
     root_ca: Paths = directive(
         many(PATH),

@@ -175,7 +175,7 @@ def destinations(of: type[RouteSettings]) -> Any:
         settings=of,
         arguments=MATCH,
     )
-    doc = "Mail for these domains or addresses. What is said of an address counts before its domain."
+    doc = "Mail for these domains or addresses. A block for an address counts before one for its domain."
     return directive(many(section), default=(), repeatable=True, doc=doc)
 
 

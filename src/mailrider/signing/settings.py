@@ -52,10 +52,10 @@ class DKIMOptions(Settings):
     oversign_fields: Setting[tuple[str, ...], Iterable[str]] = directive(
         many(FIELD_NAME),
         default=OVERSIGNED,
-        doc="Header fields that are signed once more often than they are there, so that none can be added.",
+        doc="Header fields that are signed one time more than they occur, so that nobody can add another one.",
     )
     sign_fields: Setting[tuple[str, ...], Iterable[str]] = directive(
-        many(FIELD_NAME), default=SIGNED, doc="Further header fields that are signed where they are there."
+        many(FIELD_NAME), default=SIGNED, doc="Further header fields, each signed as often as it occurs."
     )
     sig_expiry: Duration = directive(
         DURATION,

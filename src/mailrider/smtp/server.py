@@ -311,7 +311,7 @@ class ServerMachine:
         return self.limits.strict_groups or isinstance(command, StartTLS)  # RFC 3207 6: never there
 
     def _dismiss(self, command: Command | None) -> Rejected:
-        return self._farewell(command, 554, "5.5.0", "You did not wait for my reply; good bye")
+        return self._farewell(command, 554, "5.5.0", "You sent commands before my reply; good bye")
 
     # Refusals ---------------------------------------------------------------------------------------------------------
 

@@ -314,7 +314,7 @@ async def test_who_starts_later_knows_wrong_passwords_and_that_dnssec_works_befo
     [
         (2, "nonsense yes", "nonsense"),
         (2, "target.remote other {\nlocal_ip 192.0.2.77\n}", "local_ip 192.0.2.77"),
-        (1, "", "with a restart only"),
+        (1, "", "needs a restart of the daemon"),
         (2, "openmetrics tcp://192.0.2.77:9", "cannot listen"),
     ],
     ids=["a slip", "what only a worker can find", "one process", "counters that cannot be shown"],
@@ -370,7 +370,7 @@ async def test_one_process_does_not_become_several_by_a_reload(tmp_path: Path) -
     async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
         with_workers(tmp_path, port, mx, 2)
         daemon.process.send_signal(signal.SIGHUP)
-        assert "from 1 it changes with a restart only" in await daemon.line("reload_refused")
+        assert "a change from 1 needs a restart of the daemon" in await daemon.line("reload_refused")
         await submit(port)
         await mx.wait_message()
         assert await daemon.stop() == 0

@@ -423,7 +423,7 @@ async def test_rights_and_root(site: Site, monkeypatch: pytest.MonkeyPatch) -> N
     texts = [text for _, _, text in bad(await site.findings("--local"))]
     assert [text for text in texts if "example.test_s1.key, which holds a private key" in text]
     assert [text for text in texts if f"the folder {site.folder}/state, which holds all" in text]
-    assert [text for text in texts if "belongs to root, so it runs as root" in text]
+    assert [text for text in texts if "belong to root, so the daemon runs as root" in text]
 
 
 # Monitoring -----------------------------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ async def test_each_address_that_reports_leave_out_is_told_that_of_a_lab_too(
     path = config(tmp_path, own + BLOCK + SIGNS + REMOTE)
     sources = tuple(SourceAddress(ip_address(each)) for each in ("127.0.2.1", "fd00::9", "2600::25"))
     told = await outside(path, KEY.format("").encode(), sources=sources)
-    assert [text.split(" at, ")[0].rpartition(" ")[2] for _, text in told] == left_out
+    assert [text.split(" is private, ")[0].rpartition(" ")[2] for _, text in told] == left_out
 
 
 async def test_without_reports_nobody_is_asked(tmp_path: Path) -> None:

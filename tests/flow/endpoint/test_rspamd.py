@@ -172,7 +172,7 @@ async def test_without_a_word_of_it_the_message_is_deferred(
         found = await ask(url, timeout="300ms")
     assert found.action is CheckAction.DEFER
     assert found.refusal == NOT_NOW
-    assert found.reason.startswith("no answer: ")
+    assert found.reason.startswith("no usable answer: ")
 
 
 @pytest.mark.parametrize("answer", [{}, [], {"action": 3}, {"action": "explode"}, None])

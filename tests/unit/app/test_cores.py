@@ -137,14 +137,14 @@ def test_how_many_a_reload_asks_for(old: str, new: str, running: int, usable: in
     ],
 )
 def test_one_process_and_several_are_a_matter_of_a_restart(old: str, new: str, running: int, said: str) -> None:
-    with pytest.raises(ConfigError, match=f"{said} it changes with a restart only"):
+    with pytest.raises(ConfigError, match=f"a change {said} needs a restart of the daemon, not a reload"):
         count_workers_again(asking(new), asking(old), running, lambda: 8)
 
 
 @pytest.mark.parametrize(
     ("line", "usable", "level", "text"),
     [
-        ("workers auto", 3, Level.OK, "auto comes to 3 here"),
+        ("workers auto", 3, Level.OK, "auto means 3 here"),
         ("workers 4", 2, Level.NOTE, "4 workers for 2 processors"),
     ],
 )

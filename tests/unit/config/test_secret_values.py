@@ -151,9 +151,9 @@ async def test_what_does_not_need_the_secret_works_without_it_and_what_does_says
     [
         ("auth plain user x{file:pw}", "", "{file:PATH} stands by itself"),
         ("auth plain user {file:pw}{file:pw}", "", "{file:PATH} stands by itself"),
-        ("hostname {file:pw}", "", "hostname holds no secret, and so {file:PATH} cannot stand in it"),
-        ("", "target.queue q {\ntarget &smart\nlocation {file:pw}\n}", "location holds no secret"),
-        ("", "log {file:pw}", "log holds no secret"),
+        ("hostname {file:pw}", "", "hostname is not a secret: expected its value itself, not {file:PATH}"),
+        ("", "target.queue q {\ntarget &smart\nlocation {file:pw}\n}", "location is not a secret"),
+        ("", "log {file:pw}", "log is not a secret"),
         ("auth plain user $(pw)", "$(pw) = {file:pw}", "{file:PATH} stands where the secret is used, not in a macro"),
         ("", "import {file:pw}", "there is neither a snippet nor a file of that name"),
     ],

@@ -998,7 +998,7 @@ def test_who_does_not_wait_where_he_must_is_sent_away(said: bytes, state: Server
             machine.answer(Reply.make(220, None, "Go on"))
             assert isinstance(machine.next_event(), Rejected)
         assert machine.next_event() is None
-        assert machine.take_output() == b"554 5.5.0 You did not wait for my reply; good bye\r\n"
+        assert machine.take_output() == b"554 5.5.0 You sent commands before my reply; good bye\r\n"
         assert machine.state is ServerState.CLOSED
 
 
@@ -1055,7 +1055,7 @@ def test_the_session_begins_anew_under_tls() -> None:
 def test_text_injected_in_front_of_tls_ends_the_session(limits: Limits) -> None:
     app = after_starttls(limits)
     app.machine.receive(b"RSET\r\n")
-    assert app.run() == b"554 5.5.0 You did not wait for my reply; good bye\r\n"
+    assert app.run() == b"554 5.5.0 You sent commands before my reply; good bye\r\n"
     assert app.machine.state is ServerState.CLOSED
     machine = ServerMachine(TLS_OFFER, limits)
     app = Application(machine)
@@ -1063,7 +1063,7 @@ def test_text_injected_in_front_of_tls_ends_the_session(limits: Limits) -> None:
     machine.receive(b"EHLO client.example\r\n")
     app.run()
     machine.receive(b"STARTTLS\r\nR")
-    assert app.run() == b"554 5.5.0 You did not wait for my reply; good bye\r\n"
+    assert app.run() == b"554 5.5.0 You sent commands before my reply; good bye\r\n"
 
 
 def test_nothing_is_said_while_the_handshake_is_due() -> None:

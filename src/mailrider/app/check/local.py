@@ -139,7 +139,7 @@ def check_workers(configuration: Configuration, usable: int) -> list[Finding]:
     """How many processes carry mail, beside the processors that there are for them."""
     workers = count_workers(configuration, lambda: usable)
     if configuration.globals.workers == AUTO:
-        return [ok("workers", f"auto comes to {workers} here")]
+        return [ok("workers", f"auto means {workers} here")]
     if workers > max(1, usable):
         text = f"there are {workers} workers for {usable} processors: they take turns, and each needs its memory"
         return [note("workers", text, "workers auto")]
@@ -154,11 +154,13 @@ def check_user(configuration: Configuration) -> list[Finding]:
     locations = [queue_location(each.settings) for each in queues_of(configuration)]
     owners = {owner for owner in map(owner_of, (*locations, configuration.globals.state_dir)) if owner is not None}
     if 0 in owners:
-        text = "what the daemon keeps belongs to root, so it runs as root: who breaks into it has the whole machine"
+        text = "its files belong to root, so the daemon runs as root: whoever breaks into it controls the machine"
         return [warning("user", text, cure)]
     if not owners and os.geteuid() == 0:
         return [
-            note("user", "if the daemon is run as root, as this is, who breaks into it has the whole machine", cure)
+            note(
+                "user", "this runs as root; if the daemon does, too, whoever breaks into it controls the machine", cure
+            )
         ]
     return []
 

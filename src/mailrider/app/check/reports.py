@@ -65,7 +65,7 @@ async def check_reporting_outside(
     named = {each.version for each in configuration.globals.own_addresses}
     for source in sources:
         if not is_global(source.address) and source.address.version not in named:
-            text = f"they do not say which address others see {source.address} at, since that is none of the internet"
+            text = f"they do not tell our public address: {source.address} is private, and others see another one"
             findings.append(note(SUBJECT, text, "write own_addresses with the address that others see"))
     return findings
 

@@ -31,10 +31,12 @@ def about_servers(choice: ServerChoice) -> Iterator[Finding]:
     """What to know of the servers that are configured, before anything is asked. Pure."""
     if choice.counting and choice.ignored:
         asked, ignored = (", ".join(map(str, servers)) for servers in (choice.asked, choice.ignored))
-        yield ok("resolver", f"only {asked} is asked; {ignored} is not, since its word does not count")
+        yield ok("resolver", f"only {asked} is asked; {ignored} is not, since it is not trusted for DNSSEC")
     for server in choice.counting:
         if server.ip == SYSTEMD_RESOLVED:
-            text = f"{server} is systemd-resolved, whose older versions hand on AD of whoever they ask (systemd#34121)"
+            text = (
+                f"{server} is systemd-resolved, whose older versions pass on the AD bit of any server (systemd#34121)"
+            )
             yield warning("resolver", text, "a resolver of your own, such as unbound on 127.0.0.1, is safer")
         elif server.trusted and not server.ip.is_loopback:
             text = f"{server} is believed because of trust: whoever is on the way to it can forge DNSSEC"

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 SHUTDOWN_TIME = 15.0  # seconds: QUIT has 5, the close behind it 5, and some air
 NOTICEABLE = 0.1  # seconds: a wait for a right that is free is none that anybody need be told of
 
-NOT_LEASED = "it was not good enough"
+NOT_LEASED = "it did not prove what the message demands"
 GIVEN_UP = "its last transaction did not end cleanly"
 NO_MORE_DOMAINS = "its server takes no recipients of other domains on it"
 SHUTTING_DOWN = Reply.make(451, "4.3.2", "This server is shutting down")

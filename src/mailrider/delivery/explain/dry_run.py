@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mailrider.smtp.transaction import Transaction
 
 WOULD_BE_OFFERED = Reply.make(250, "2.0.0", "The message would be offered to this server")
-_GO_ON = Reply.make(354, None, "imagined")
+_GO_ON = Reply.make(354, None, "Start mail input (dry run)")
 
 
 @dataclass(frozen=True, slots=True)

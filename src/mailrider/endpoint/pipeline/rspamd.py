@@ -93,7 +93,7 @@ class RspamdCheck:
             answer = await self._ask(envelope, content, arrival)
             action = self._actions.get(answer.action)
             if action is None:
-                raise _NoAnswer(f"an unknown action: {answer.action}")
+                raise _NoAnswer(f"its answer has an unknown action: {answer.action}")
         except _NoAnswer as error:
             return self._without_answer(str(error))
         found = PASSED
@@ -110,7 +110,7 @@ class RspamdCheck:
         if not self._is_down:
             self._is_down = True
             news = CheckUnavailable(self._name, action.value, reason)
-        return CheckResult(action, "rspamd", f"no answer: {reason}", NOT_NOW, news)
+        return CheckResult(action, "rspamd", f"no usable answer: {reason}", NOT_NOW, news)
 
     @property
     def _name(self) -> str:
@@ -128,7 +128,7 @@ class RspamdCheck:
                 ) as response:
                     return _understood(response.status, await _read(response))
         except TimeoutError as error:
-            raise _NoAnswer(f"none within {self._options.timeout.total_seconds():g} s") from error
+            raise _NoAnswer(f"it did not answer within {self._options.timeout.total_seconds():g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _NoAnswer(clean_text(str(error))[:MAX_TEXT] or type(error).__name__) from error
 
@@ -156,7 +156,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_chunked(65536):
         body += chunk
         if len(body) > MAX_ANSWER:
-            raise _NoAnswer(f"one of more than {MAX_ANSWER} octets")
+            raise _NoAnswer(f"its answer has more than {MAX_ANSWER} octets")
     return bytes(body)
 
 
@@ -166,10 +166,10 @@ def _understood(status: int, body: bytes) -> _Answer:
     try:
         answer: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise _NoAnswer("what it says is not JSON") from error
+        raise _NoAnswer("its answer is not JSON") from error
     action = answer.get("action") if isinstance(answer, dict) else None
     if not isinstance(action, str):
-        raise _NoAnswer("it names no action")
+        raise _NoAnswer("its answer names no action")
     messages = answer.get("messages")
     text = messages.get("smtp_message") if isinstance(messages, dict) else None
     score = answer.get("score")

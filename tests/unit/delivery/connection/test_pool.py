@@ -265,7 +265,7 @@ async def test_a_new_connection_that_is_not_good_enough_is_closed_when_the_lease
         assert lease.judgement is BAD
     await settle()
     assert not world.open
-    assert reasons(world) == ["it was not good enough"]
+    assert reasons(world) == ["it did not prove what the message demands"]
 
 
 async def test_one_that_was_given_up_is_closed(pool: Pool, world: World) -> None:
