@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import Alarm, SystemClock
-from mailrider.delivery.limits.findings import FindingBook, SharedFinding
+from mailrider.delivery.limits.findings import FindingList, SharedFinding
 from mailrider.delivery.limits.lines import Ask, GiveBackRequest, Granted, Line, Refused, Waits, Withdrawn
 from mailrider.delivery.limits.share_book import ShareBook
 from mailrider.delivery.limits.share_client import TELL, TOLD, TURN
@@ -32,7 +32,7 @@ class ShareService:
         self._links: dict[int, WorkerLink] = {}
         self._lines: dict[int, dict[int, str]] = {}  # the names of lines, by worker and the number that it gave them
         self._generations: dict[int, int] = {}  # of the configuration that a worker has
-        self._told: dict[int, FindingBook] = defaultdict(FindingBook)  # by generation
+        self._told: dict[int, FindingList] = defaultdict(FindingList)  # by generation
         self._force = 0
         self._alarm = Alarm(clock, self._tick)
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.app.login_book import LoginBook
+from mailrider.app.login_findings import LoginFindings
 from mailrider.app.share_service import ShareService
 from mailrider.app.supervision import SilenceWatch
 from mailrider.app.worker_process import NotBegun
@@ -35,7 +35,7 @@ class WorkerTalk:
         self._clock = clock
         self._shares = ShareService(clock)
         self._silence = SilenceWatch(silence, clock.monotonic())
-        self._logins = LoginBook()
+        self._logins = LoginFindings()
         self._workers: dict[int, WorkerProcess] = {}
         self._looks = itertools.count(1)
         self._awaited: dict[tuple[int, int], asyncio.Event] = {}  # answers, by worker and look

@@ -29,7 +29,7 @@ class SharedFinding(NamedTuple):
     until: float | None
 
 
-class FindingBook:
+class FindingList:
     """Findings, in the order in which they came."""
 
     def __init__(self, most: int = MOST, most_text: int = MOST_TEXT) -> None:

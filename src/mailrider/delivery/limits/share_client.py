@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.clock import Alarm
 from mailrider.delivery.limits.book import COME_AGAIN
-from mailrider.delivery.limits.findings import FindingBook, SharedFinding
+from mailrider.delivery.limits.findings import FindingList, SharedFinding
 from mailrider.delivery.limits.leases import Leases, Return
 from mailrider.delivery.limits.lines import MOST_USABLE, AskLater
 from mailrider.delivery.limits.waiter import LimitWaiter
@@ -95,7 +95,7 @@ class ShareClient:
         self._is_flushing = False
         self._alarm = Alarm(clock, self._tick)
         self._recalls: dict[str, Callable[[str, int, int], None]] = {}
-        self._told = FindingBook()
+        self._told = FindingList()
         self._hearers: dict[str, list[Callable[[SharedFinding], None]]] = defaultdict(list)
         self._hear_told(earlier)
         wire.on(TURN, self._hear)

@@ -22,7 +22,7 @@ MAX_RIGHT: Final = 20_000  # users with a client of theirs
 STEP: Final = 500  # findings of one frame
 
 
-class LoginBook:
+class LoginFindings:
     """Findings as they came (`LoginFinding` as a mapping); `now` is a reading of the machine's monotonic clock."""
 
     def __init__(self) -> None:
