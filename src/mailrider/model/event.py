@@ -126,7 +126,7 @@ class CandidateRefused(Event):
 
 @value
 class AddressFailed(Event):
-    """One address took us nowhere; `stage` is a `TryResult` value. `problem`: what was wrong, if it was about TLS."""
+    """One address could not be used; `stage` is a `TryResult` value. `problem`: what was wrong, if it was about TLS."""
 
     next_hop: NextHop
     mx: str

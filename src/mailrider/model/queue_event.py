@@ -175,15 +175,15 @@ class OperatorActed(Event):
 
 @value
 class QueueShort(Event):
-    """So little of the queue's disk is free (octets) that new mail is refused; what is queued goes on. `location`: the
-    directory of the queue. Small mail may still find space."""
+    """So little of the queue's disk is free (octets) that new mail is refused; queued mail is still delivered.
+    `location`: the directory of the queue. Small mail may still find space."""
 
     level: ClassVar[EventLevel] = ERROR
     named: ClassVar[str] = "queue_disk_short"
     free: int
     reserve: int
     location: str = ""
-    advice: str = "new mail gets a 452, what is queued goes on: make space on the disk of this directory"
+    advice: str = "new mail gets a 452, queued mail is still delivered: make space on the disk of this directory"
 
 
 @value

@@ -338,7 +338,7 @@ class Channel(asyncio.Protocol):
                 self._outgoing.tls_established()
                 self._end_handshake()
             elif pipe.fed > MAX_HANDSHAKE:
-                endless = f"{self._peer}: the TLS handshake has no end"
+                endless = f"{self._peer}: the TLS handshake is too long"
                 raise TLSFailed(endless, TLSFailureKind.PROTOCOL)
         except TLSFailed as failure:
             self._fail(failure)

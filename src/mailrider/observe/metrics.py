@@ -52,7 +52,7 @@ _COUNTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "dnssec_answers": ("Answers of DNS that were validated in this process, by what was found", "validity"),
     "policy_fetches": ("Fetches of MTA-STS policies, by what came of them", "result"),
     "policy_refusals": ("Hosts and connections that a policy refused", "policy"),
-    "failed_addresses": ("Addresses that took us nowhere, by the stage", "stage"),
+    "failed_addresses": ("Addresses that could not be used, by the stage that failed", "stage"),
     "queue_recipients": ("Queued recipients, by what became of them", "end"),
     "notifications": ("Notifications that were queued", "action"),
     "tlsrpt_sessions": ("Sessions that TLS reports count, by policy and result", "policy_type", "result"),

@@ -54,7 +54,7 @@ class DestinationHealth(enum.Enum):
     """What an attempt says about the destination."""
 
     TOOK = "a server dealt with the message"
-    UNREACHABLE = "no server could be talked to"
+    UNREACHABLE = "no server could be reached"
     UNKNOWN = "nothing"
 
 

@@ -114,7 +114,7 @@ def as_it_stands(job: LeasedJob, reason: Reply | None = None) -> AttemptReport:
     """What is known of a job's recipients without an attempt: how the last one ended, or why there was none."""
     unreachable = UNREACHABLE
     if reason is not None and reason != UNREACHABLE:
-        text = f"{UNREACHABLE.text}; another one got: {reason}"
+        text = f"{UNREACHABLE.text}; another message got: {reason}"
         unreachable = Reply.make(UNREACHABLE.code, str(UNREACHABLE.status), text[:MAX_TEXT])
     return AttemptReport(
         tuple(

@@ -66,7 +66,7 @@ def open_key(path: Path, kind: KeyKind, domain: Domain, selector: str, emit: Emi
             _make(path, kind, domain, selector, emit)
         return _load(path)
     except OSError as error:
-        raise ConfigError(f"dkim: the key {path} cannot be had: {error.strerror or error}") from error
+        raise ConfigError(f"dkim: the key {path} cannot be read or made: {error.strerror or error}") from error
 
 
 def examine_key(path: Path) -> SigningKey | None:
@@ -78,9 +78,9 @@ def examine_key(path: Path) -> SigningKey | None:
         if path.exists():
             return _load(path)
     except OSError as error:
-        raise ConfigError(f"dkim: the key {path} cannot be had: {error.strerror or error}") from error
+        raise ConfigError(f"dkim: the key {path} cannot be read: {error.strerror or error}") from error
     if path.is_symlink():
-        raise ConfigError(f"dkim: the key {path} is a link to {path.readlink()}, and there is nothing")
+        raise ConfigError(f"dkim: the key {path} is a link to {path.readlink()}, which does not exist")
     folder = next(each for each in path.parents if each.is_symlink() or each.exists())
     if not folder.is_dir():
         raise ConfigError(f"dkim: the key {path} cannot be made: {folder} is no folder")

@@ -238,8 +238,8 @@ BAD_KEYS: dict[str, tuple[Callable[[Path], object], str]] = {
         "cannot be used: not an unencrypted private key in PEM",
     ),
     "readable by others": (lambda path: _key(path, _good(), 0o644), "everybody can read the key"),
-    "a folder": (Path.mkdir, "cannot be had: it is not a regular file"),
-    "a dangling link": (lambda path: path.symlink_to("gone.key"), "is a link to gone.key, and there is nothing"),
+    "a folder": (Path.mkdir, "cannot be read: it is not a regular file"),
+    "a dangling link": (lambda path: path.symlink_to("gone.key"), "is a link to gone.key, which does not exist"),
     "below a file": (_below_a_file, "is no folder"),
     "below a dangling link": (_below_a_dangling_link, "is no folder"),
 }

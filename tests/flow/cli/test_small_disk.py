@@ -117,7 +117,7 @@ def test_a_key_that_cannot_be_written_is_a_clear_error_and_leaves_nothing_half_d
     path.parent.mkdir()
     assert callable(trouble)
     trouble(disk)
-    with pytest.raises(ConfigError, match="cannot be had"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         open_key(path, KeyKind.ED25519, domain, "default", events.append)
     assert list(path.parent.iterdir()) == []
     assert events == []

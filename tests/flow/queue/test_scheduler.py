@@ -1040,7 +1040,7 @@ async def test_what_was_never_tried_is_given_up_when_its_time_is_over() -> None:
     assert sum(done.given_up for done in world.happened(RecipientDone)) == 20
     reasons = {done.outcome.reply.text for done in world.happened(RecipientDone) if done.given_up and not done.tries}
     (down, *_) = world.happened(DestinationDown)
-    assert reasons == {f"{UNREACHABLE.text}; another one got: {down.reply}"}
+    assert reasons == {f"{UNREACHABLE.text}; another message got: {down.reply}"}
 
 
 async def test_what_could_be_tried_is_not_given_up_untried() -> None:

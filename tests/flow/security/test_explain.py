@@ -196,7 +196,7 @@ PAGES = {
     ),
     "the policy host's certificate expired": Page(
         policy_host_expired,
-        "Its MTA-STS policy cannot be had (https://mta-sts.good.test",
+        "Its MTA-STS policy cannot be fetched (https://mta-sts.good.test",
         "and a certificate of a public authority for mta-sts.good.test",
         DOMAINS_OWNER,
         keeps_mail=False,

@@ -91,7 +91,7 @@ def test_a_key_that_is_none_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot be had"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         open_key(tmp_path / "file" / "key", KeyKind.ED25519, EXAMPLE, "s", discard)
 
 

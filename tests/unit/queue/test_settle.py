@@ -238,7 +238,7 @@ def test_what_is_not_attempted_is_told_of_and_given_up_in_time() -> None:
 @pytest.mark.parametrize(
     ("before", "told"),
     [
-        pytest.param(Progress(), f"{UNREACHABLE.text}; another one got: {REFUSED}", id="never tried"),
+        pytest.param(Progress(), f"{UNREACHABLE.text}; another message got: {REFUSED}", id="never tried"),
         pytest.param(Progress(2, last=BUSY), f"the last attempt ended with: {BUSY}", id="tried"),
     ],
 )

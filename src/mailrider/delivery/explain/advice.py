@@ -163,7 +163,7 @@ def _about_sts(explanation: Explanation, domain: str) -> Iterator[Advice]:
             f"at most 64 KiB, and a certificate of a public authority for mta-sts.{domain}; and _mta-sts.{domain} "
             "must be answered in DNS."
         )
-        cause = f"Its MTA-STS policy cannot be had ({lookup.error}). Meanwhile {meanwhile}."
+        cause = f"Its MTA-STS policy cannot be fetched ({lookup.error}). Meanwhile {meanwhile}."
         yield Advice(domain, cause, cure, Responsible.DOMAIN, keeps_mail=False)
 
 

@@ -352,7 +352,9 @@ class PolicySource:
     async def _adopt(self, known: PolicyMemory, entry: CachedPolicy) -> None:
         now = self._clock.now()
         if is_from_future(entry, now) and (entry.noticed is None or entry.noticed > now):
-            self._emit(CacheFault(entry.domain.ascii, f"fetched at {entry.fetched}, which is to come", "ages from now"))
+            self._emit(
+                CacheFault(entry.domain.ascii, f"fetched at {entry.fetched}, which is in the future", "ages from now")
+            )
             entry = replace(entry, noticed=now)
             await self._store.save(entry)
         known.hold(entry, age_at(entry, now), self._clock.monotonic())
