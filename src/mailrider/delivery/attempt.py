@@ -131,9 +131,11 @@ class Attempt:
             try:
                 await self._run()
             finally:
-                if self._race is not None or self._visited is not None:
-                    await self._leave()
-                await self._destination.close()
+                try:
+                    if self._race is not None or self._visited is not None:
+                        await self._leave()
+                finally:
+                    await self._destination.close()
         except Unroutable as error:
             self._tally.refuse_pending(error.reply)
         except asyncio.CancelledError as error:

@@ -321,6 +321,20 @@ async def test_a_cancelled_attempt_leaves_no_lookup_behind() -> None:
         assert world.clock.pending == 0
 
 
+async def test_an_attempt_that_is_cancelled_twice_leaves_no_lookup_behind() -> None:
+    for turns in range(1, 5):  # of the loop, between the two
+        world = World({"A": V4, "AAAA": SILENT}, {V4: NEVER})
+        running = world.start()
+        await world.clock.advance(2 * RESOLUTION_DELAY)
+        running.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
+        await settle()
+        assert world.clock.pending == 0
+
+
 async def test_a_lookup_that_goes_on_ends_even_if_it_is_given_up_at_once() -> None:
     clock = FakeClock()
     late, lookup = LateAddresses(FakeResolver(), clock, dane=True), asyncio.ensure_future(clock.sleep(NEVER))
