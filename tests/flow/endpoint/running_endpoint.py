@@ -21,6 +21,7 @@ from mailrider.model.reply import Reply
 from mailrider.net.tls import make_server_context
 from mailrider.settings.socket_address import Scheme, SocketAddress
 from tests.support.loops import eventually
+from tests.support.raw_client import RawClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -146,25 +147,12 @@ async def run_endpoint(
         await eventually(lambda: memory.left == full)
 
 
-class Client:
-    """Says what it is told, and hears replies."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def say(self, octets: bytes) -> None:
-        self.writer.write(octets)
-        await self.writer.drain()
+class Client(RawClient):
+    """Speaks with an endpoint."""
 
     async def hear(self) -> str:
         """One reply, all its lines."""
-        reply = b""
-        while line := await self.reader.readline():
-            reply += line
-            if line[3:4] != b"-":
-                break
-        return reply.decode()
+        return (await self.hear_octets()).decode()
 
     async def hear_codes(self, count: int) -> list[int]:
         return [int((await self.hear())[:3]) for _ in range(count)]

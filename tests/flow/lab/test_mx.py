@@ -42,6 +42,7 @@ from mailrider.smtp.commands import Command, Ehlo, Mail, Noop, Quit, Rset
 from mailrider.smtp.server import MAX_BACKLOG, ServerMachine
 from mailrider.smtp.server_states import Limits
 from mailrider.testing.clock import FakeClock
+from tests.support.raw_client import RawClient
 
 MESSAGE = b"Subject: hello\r\n\r\n.dot\r\n"
 GREETING = b"220 mx.lab.test ESMTP\r\n"
@@ -53,25 +54,12 @@ def ca() -> CA:
     return CA()
 
 
-class Client:
-    """Writes what it is told, and hears replies."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def say(self, octets: bytes) -> None:
-        self.writer.write(octets)
-        await self.writer.drain()
+class Client(RawClient):
+    """Speaks with a server of the lab."""
 
     async def hear(self) -> bytes:
         """One reply, the codes of its lines included."""
-        reply = b""
-        while line := await self.reader.readline():
-            reply += line
-            if line[3:4] != b"-":
-                break
-        return reply
+        return await self.hear_octets()
 
     async def rest(self) -> bytes:
         """Everything up to the end of the connection."""
